@@ -1,0 +1,69 @@
+# make                build the extension
+# make install        install it (PG_CONFIG=/path/to/pg_config selects the server)
+# make installcheck   SQL and isolation tests against a running server that has it installed
+# make demo           show it at work on a private server
+# make check          every test, on private servers; installs nothing into the system but packages
+# make lint           static analysis and the rules of the source layout
+
+SCRIPT_GOALS = check demo lint
+PG_CONFIG   ?= pg_config
+
+ifneq (,$(filter $(SCRIPT_GOALS),$(MAKECMDGOALS)))
+
+# The script goals work before any PostgreSQL is installed, and PGXS has a check target of its own that only
+# complains. So PGXS is not read for them; other goals of the same command get a make of their own.
+.NOTPARALLEL:
+.PHONY: $(MAKECMDGOALS)
+$(filter $(SCRIPT_GOALS),$(MAKECMDGOALS)):
+	@bash test/$@.sh
+$(filter-out $(SCRIPT_GOALS),$(MAKECMDGOALS)):
+	@$(MAKE) $@
+
+else
+
+EXTENSION    = ai_chat_run
+# The control file is the only place where the version is written.
+EXTVERSION  := $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" $(EXTENSION).control)
+MODULE_big   = $(EXTENSION)
+ROOMS        = module settings shared_state databases counters run_state run_id arguments \
+               run_sql planning run_table attempt deferral begin_run finalize_run run_calls \
+               request_stop get_run run_triggers sweep_runs grant_app_access \
+               worker_unit worker launcher
+OBJS         = $(ROOMS:%=src/%.o)
+SQL_PARTS    = sql/parts/table.sql sql/parts/functions.sql sql/parts/privileges.sql
+DATA_built   = sql/$(EXTENSION)--$(EXTVERSION).sql
+DATA         = $(wildcard sql/$(EXTENSION)--*--*.sql)
+
+REGRESS        = $(patsubst test/sql/%.sql,%,$(sort $(wildcard test/sql/t_*.sql)))
+REGRESS_OPTS   = --inputdir=test --load-extension=$(EXTENSION)
+ISOLATION      = $(patsubst test/specs/%.spec,%,$(sort $(wildcard test/specs/race_*.spec)))
+ISOLATION_OPTS = --inputdir=test --outputdir=. --load-extension=$(EXTENSION)
+EXTRA_CLEAN    = .built-for
+
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+ifeq (,$(wildcard $(PGXS)))
+$(error no PGXS behind "$(PG_CONFIG)": install the server development package, or set PG_CONFIG)
+endif
+
+# The server's headers count as system headers, so that warnings are about our own code.
+PG_CPPFLAGS = -isystem $(shell $(PG_CONFIG) --includedir-server)
+PG_CFLAGS   = -Wall -Wextra -Wno-unused-parameter
+
+# Bitcode for JIT inlining is optional; go without where the clang the server was built with is not installed.
+CLANG_OF_SERVER := $(shell sed -n 's/^CLANG *= *//p' $(dir $(PGXS))../Makefile.global)
+ifeq (,$(shell command -v $(firstword $(CLANG_OF_SERVER) no-clang) 2>/dev/null))
+override with_llvm := no
+endif
+
+include $(PGXS)
+
+$(DATA_built): $(SQL_PARTS) $(EXTENSION).control
+	cat $(SQL_PARTS) > $@
+
+# PGXS follows neither headers nor a change of server; both must rebuild every object.
+# .built-for names the server the objects are for, and is rewritten only when that changes.
+BUILT_FOR := $(shell $(PG_CONFIG) --version --configure | cksum)
+$(shell echo '$(BUILT_FOR)' | cmp -s - .built-for || echo '$(BUILT_FOR)' > .built-for)
+$(OBJS) $(OBJS:.o=.bc): $(wildcard src/*.h) Makefile .built-for
+
+endif

@@ -1,0 +1,20 @@
+/*
+ * Taking a chat's slot.
+ */
+#ifndef ACR_BEGIN_H
+#define ACR_BEGIN_H
+
+#include "run_table.h"
+
+typedef enum AcrBeginOutcome
+{
+	ACR_BEGAN,
+	ACR_RESUMED,				/* the given run id was there */
+	ACR_BUSY,					/* this workspace's run is active */
+	ACR_BUSY_ELSEWHERE			/* another workspace's run is active */
+} AcrBeginOutcome;
+
+extern AcrBeginOutcome acr_begin(const AcrNewRun *run, bool id_given,
+								 AcrActiveRun *active);
+
+#endif							/* ACR_BEGIN_H */

@@ -1,0 +1,301 @@
+/*
+ * begin_run: take the chat's slot.
+ *
+ * The partial unique index is the only gate.  The INSERT carries ON CONFLICT
+ * DO NOTHING for that index, which looks before it leaps: against a committed
+ * rival it writes nothing, no row, no dead tuple, no transaction id; against an
+ * uncommitted one it waits, and takes the slot if the rival rolls back.  A
+ * conflict on any other unique index is raised as ever.
+ *
+ * After a conflict we look who holds the slot.  Interleavings to get right:
+ *
+ * - The rival ends between the conflict and the look: nobody is found, and we
+ *	 insert again.
+ * - The chat is active under another workspace: the look, scoped to our own,
+ *	 finds nobody for ever; a second look tells this from the first case.
+ * - The rival has a deferred finalization: it is applied, and we insert again.
+ * - In REPEATABLE READ and SERIALIZABLE the server answers a conflict with a
+ *	 row that our snapshot cannot see with a serialization failure.  The slot
+ *	 is taken all the same, so we look as of now and say so; only if nobody is
+ *	 found, twice, the failure goes up.
+ * - A given run id is there already.  Without a rival for the slot the primary
+ *	 key would raise its violation after the row was written; so for given ids
+ *	 a first INSERT shies from any conflict, and only if neither the id nor a
+ *	 rival explains it, the second, which names the slot alone, lets the server
+ *	 raise what there is to raise.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "ai_chat_run.h"
+#include "arguments.h"
+#include "attempt.h"
+#include "begin.h"
+#include "counters.h"
+#include "databases.h"
+#include "deferral.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "run_id.h"
+#include "settings.h"
+#include "shared_state.h"
+#include "utils/builtins.h"
+
+PG_FUNCTION_INFO_V1(acr_begin_run);
+PG_FUNCTION_INFO_V1(acr_try_begin_run);
+
+/*
+ * Each round without an answer takes a rival that came and went, so even two
+ * are rare.  A trigger that swallows the INSERT looks the same, for ever.
+ */
+#define MAX_ROUNDS	100
+
+typedef struct InsertRequest
+{
+	const AcrNewRun *run;
+	bool		once;
+	bool		inserted;
+} InsertRequest;
+
+static void
+insert_body(void *arg)
+{
+	InsertRequest *request = arg;
+
+	request->inserted = acr_table_insert(request->run, request->once);
+}
+
+/*
+ * Inserts the run; false means a conflict.  With a snapshot for the whole
+ * transaction, a serialization failure comes back as a conflict too, with
+ * *failure set.
+ */
+static bool
+insert(const AcrNewRun *run, bool once, ErrorData **failure)
+{
+	InsertRequest request = {.run = run,.once = once};
+
+	*failure = NULL;
+	if (!IsolationUsesXactSnapshot())
+		return acr_table_insert(run, once);
+
+	*failure = acr_attempt_unbounded(insert_body, &request);
+	if (*failure != NULL && !acr_attempt_is_futile(*failure))
+		ReThrowError(*failure);
+	return *failure == NULL && request.inserted;
+}
+
+/* Is the given run there, in this chat and workspace? */
+static bool
+is_there(const AcrNewRun *run)
+{
+	AcrRun		found;
+
+	return acr_table_find(&run->key, &found) &&
+		memcmp(&found.chat_id, &run->chat_id, UUID_LEN) == 0;
+}
+
+/*
+ * Applies the deferred finalization of the run that holds the slot, if it has
+ * one.  A settler that is just at work is waited for, within the bound.
+ */
+static bool
+settle_holder(const AcrNewRun *run, const AcrActiveRun *holder)
+{
+	AcrRunKey	key = {.id = holder->id,.workspace_id = run->key.workspace_id};
+	ErrorData  *failure;
+
+	if (acr_table_find_deferred(&key) == NULL)
+		return false;
+	switch (acr_deferral_settle(&key, true, &failure))
+	{
+		case ACR_SETTLED:
+		case ACR_SETTLE_MOOT:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/*
+ * Begins the run or tells why not.  With ACR_BUSY, *active is the run that
+ * holds the slot.
+ */
+AcrBeginOutcome
+acr_begin(const AcrNewRun *run, bool id_given, AcrActiveRun *active)
+{
+	acr_shared_note_start();
+
+	for (int round = 0; round < MAX_ROUNDS; round++)
+	{
+		ErrorData  *failure;
+
+		CHECK_FOR_INTERRUPTS();
+
+		if (insert(run, id_given && round % 2 == 0, &failure))
+		{
+			acr_count_at_commit(ACR_BEGUN, 1);
+			acr_news_at_commit(ACR_NEWS_ACTIVE);
+			return ACR_BEGAN;
+		}
+		if (id_given && is_there(run))
+			return ACR_RESUMED;
+		if (acr_table_find_active(&run->chat_id, &run->key.workspace_id, active))
+		{
+			if (settle_holder(run, active))
+				continue;
+			acr_count_now(ACR_REJECTED);
+			return ACR_BUSY;
+		}
+		if (acr_table_busy_elsewhere(&run->chat_id, &run->key.workspace_id))
+		{
+			acr_count_now(ACR_REJECTED);
+			return ACR_BUSY_ELSEWHERE;
+		}
+		if (failure != NULL && round > 0)
+			ReThrowError(failure);
+	}
+
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("could not begin a run for chat %s",
+					acr_uuid_string(&run->chat_id)),
+			 errdetail("The row was not inserted, yet no active run is there."),
+			 errhint("Look for a trigger on table %s.%s that suppresses the insert.",
+					 ACR_SCHEMA, ACR_RUNS_TABLE)));
+	return ACR_BUSY;			/* keep compiler quiet */
+}
+
+/* The runner given, or the session's, or none. */
+static text *
+get_runner(FunctionCallInfo fcinfo, int argno)
+{
+	text	   *runner = acr_optional_text(fcinfo, argno);
+
+	if (runner == NULL && acr_runner != NULL)
+		runner = cstring_to_text(acr_runner);
+	if (runner == NULL || VARSIZE_ANY_EXHDR(runner) == 0)
+		return NULL;
+	acr_check_runner_name(text_to_cstring(runner));
+	return runner;
+}
+
+/* The arguments that begin_run and try_begin_run share. */
+static AcrBeginOutcome
+begin_from_arguments(FunctionCallInfo fcinfo, const char *function,
+					 AcrNewRun *run, AcrActiveRun *active)
+{
+	pg_uuid_t  *run_id = acr_optional_uuid(fcinfo, 4);
+
+	run->chat_id = *acr_require_uuid(fcinfo, 0, "chat_id");
+	run->key.workspace_id = *acr_require_uuid(fcinfo, 1, "workspace_id");
+	run->created_by = acr_optional_uuid(fcinfo, 2);
+	run->trigger = acr_optional_text(fcinfo, 3);
+	if (run->trigger == NULL)
+		run->trigger = cstring_to_text("user");
+	run->runner = get_runner(fcinfo, 5);
+	PreventCommandIfReadOnly(function);
+
+	if (run_id != NULL)
+		run->key.id = *run_id;
+	else
+		acr_run_id_new(&run->key.id);
+	return acr_begin(run, run_id != NULL, active);
+}
+
+static void
+raise_busy(const AcrNewRun *run, const AcrActiveRun *active)
+{
+	ereport(ERROR,
+			(errcode(ACR_ERRCODE_RUN_ALREADY_ACTIVE),
+			 errmsg("an agent run is already in progress for chat %s",
+					acr_uuid_string(&run->chat_id)),
+			 active != NULL ?
+			 errdetail("Run %s has been active since %s.",
+					   acr_uuid_string(&active->id),
+					   timestamptz_to_str(active->since)) :
+			 errdetail("The active run belongs to another workspace."),
+			 err_generic_string(PG_DIAG_SCHEMA_NAME, ACR_SCHEMA),
+			 err_generic_string(PG_DIAG_TABLE_NAME, ACR_RUNS_TABLE),
+			 err_generic_string(PG_DIAG_CONSTRAINT_NAME, ACR_ACTIVE_INDEX)));
+}
+
+/*
+ * begin_run(chat_id uuid, workspace_id uuid, created_by uuid default null,
+ *			 trigger text default 'user', run_id uuid default null,
+ *			 runner text default null) returns uuid
+ *
+ * Begins a run and returns its id.  A run_id makes the call repeatable: if that
+ * run is there, for this chat and workspace, its id is returned.
+ *
+ * Errors: RN409 if the chat has an active run; 22004 without a chat or a
+ * workspace; 22023 for a runner name that is too long; 25006 in a read-only
+ * transaction or on a standby.  Anything else is the server's own, such as
+ * 23505 for a run_id that another chat's run has.
+ *
+ * After beginRun and RunAlreadyActiveError of the service that this grew from.
+ */
+Datum
+acr_begin_run(PG_FUNCTION_ARGS)
+{
+	AcrNewRun	run;
+	AcrActiveRun active;
+	pg_uuid_t  *result;
+
+	switch (begin_from_arguments(fcinfo, "begin_run()", &run, &active))
+	{
+		case ACR_BEGAN:
+		case ACR_RESUMED:
+			break;
+		case ACR_BUSY:
+			raise_busy(&run, &active);
+			break;
+		case ACR_BUSY_ELSEWHERE:
+			raise_busy(&run, NULL);
+			break;
+	}
+
+	result = palloc(sizeof(pg_uuid_t));
+	*result = run.key.id;
+	PG_RETURN_UUID_P(result);
+}
+
+/*
+ * try_begin_run(... as begin_run ..., out outcome text, out run_id uuid)
+ *
+ * The same, with the outcome as data: began (the new run), resumed (the given
+ * run_id was there), busy (the run that is active, or null if it belongs to
+ * another workspace).
+ *
+ * Errors: as begin_run, but for RN409.
+ */
+Datum
+acr_try_begin_run(PG_FUNCTION_ARGS)
+{
+	AcrNewRun	run;
+	AcrActiveRun active;
+	AcrBeginOutcome outcome;
+	const char *name = "busy";
+	TupleDesc	tupdesc;
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+
+	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+
+	outcome = begin_from_arguments(fcinfo, "try_begin_run()", &run, &active);
+	values[1] = UUIDPGetDatum(&run.key.id);
+	if (outcome == ACR_BEGAN)
+		name = "began";
+	else if (outcome == ACR_RESUMED)
+		name = "resumed";
+	else if (outcome == ACR_BUSY)
+		values[1] = UUIDPGetDatum(&active.id);
+	else
+		nulls[1] = true;
+	values[0] = CStringGetTextDatum(name);
+
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc),
+													  values, nulls)));
+}

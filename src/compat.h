@@ -1,0 +1,29 @@
+/*
+ * The only file that may look at PG_VERSION_NUM.
+ *
+ * An older server gets the newer server's name for a thing here, so that the
+ * rest of the source reads like current PostgreSQL.
+ */
+#ifndef ACR_COMPAT_H
+#define ACR_COMPAT_H
+
+#if PG_VERSION_NUM < 150000
+#error "ai_chat_run needs PostgreSQL 15 or newer"
+#endif
+
+#include "utils/wait_event.h"
+
+/*
+ * Extensions name their own wait events since 17.  Before, every wait of an
+ * extension shows as "Extension".
+ */
+#if PG_VERSION_NUM < 170000
+#define WaitEventExtensionNew(name)		((uint32) PG_WAIT_EXTENSION)
+#endif
+
+/* 18 lets a module state its name and version beside the magic block. */
+#if PG_VERSION_NUM < 180000
+#define PG_MODULE_MAGIC_EXT(...)		PG_MODULE_MAGIC
+#endif
+
+#endif							/* ACR_COMPAT_H */

@@ -1,0 +1,176 @@
+/*
+ * Deferred finalizations.
+ *
+ * finalize_run() records one when it cannot write the run's row; from then on
+ * the status is decided.  Applying it is one conditional update of the run and
+ * the removal of the record, in one transaction.  Lock order: first the run's
+ * row, then the record.  Two that apply the same one meet at the run's row, and
+ * the second finds the run terminal.
+ *
+ * A record may turn out moot: a finalizer that was still writing when it was
+ * recorded has committed since, or the run was deleted.  Then the row has
+ * spoken, and the record is forgotten.
+ */
+#include "postgres.h"
+
+#include "arguments.h"
+#include "attempt.h"
+#include "counters.h"
+#include "deferral.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+
+PG_FUNCTION_INFO_V1(acr_settle_deferred);
+
+typedef struct SettleRequest
+{
+	const AcrRunKey *key;
+	bool		wait;
+	AcrSettleOutcome outcome;
+} SettleRequest;
+
+/*
+ * The body of an attempt to apply one.  With "wait" it waits for the run's row,
+ * within the attempt's bound; otherwise it never waits behind a client's lock.
+ */
+static void
+settle_body(void *arg)
+{
+	SettleRequest *request = arg;
+	const AcrRunKey *key = request->key;
+
+	request->outcome = ACR_SETTLE_MOOT;
+	if (!request->wait && !acr_table_lock_now(key))
+	{
+		AcrRun		run;
+
+		if (acr_table_find(key, &run) && !run.is_terminal)
+		{
+			request->outcome = ACR_SETTLE_BLOCKED;
+			return;
+		}
+	}
+
+	if (acr_table_apply_deferred(key))
+		request->outcome = ACR_SETTLED;
+	acr_table_forget_deferred(key);
+}
+
+/*
+ * Applies the deferred finalization of a run, in a subtransaction.  *failure
+ * is set with ACR_SETTLE_BLOCKED and ACR_SETTLE_FAILED, if an error was met.
+ */
+AcrSettleOutcome
+acr_deferral_settle(const AcrRunKey *key, bool wait, ErrorData **failure)
+{
+	SettleRequest request = {.key = key,.wait = wait};
+
+	*failure = acr_attempt(settle_body, &request);
+	if (*failure != NULL)
+		return (*failure)->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ?
+			ACR_SETTLE_BLOCKED : ACR_SETTLE_FAILED;
+	if (request.outcome == ACR_SETTLED)
+		acr_count_at_commit(ACR_SETTLED_LATER, 1);
+	return request.outcome;
+}
+
+/*
+ * The same within an attempt that is under way already.  Waits for the row;
+ * errors go up.
+ */
+void
+acr_deferral_settle_here(const AcrRunKey *key)
+{
+	SettleRequest request = {.key = key,.wait = true};
+
+	settle_body(&request);
+	if (request.outcome == ACR_SETTLED)
+		acr_count_at_commit(ACR_SETTLED_LATER, 1);
+}
+
+static void
+tally_one(AcrSettleTally *tally, const AcrRunKey *key)
+{
+	ErrorData  *failure;
+
+	switch (acr_deferral_settle(key, false, &failure))
+	{
+		case ACR_SETTLED:
+			tally->settled++;
+			break;
+		case ACR_SETTLE_MOOT:
+			break;
+		case ACR_SETTLE_BLOCKED:
+			tally->blocked++;
+			break;
+		case ACR_SETTLE_FAILED:
+			if (tally->failed++ == 0)
+			{
+				tally->failed_key = *key;
+				tally->failure = failure;
+			}
+			break;
+	}
+}
+
+/*
+ * Applies the next few after *after (all zeroes: from the first on) and moves
+ * *after past them.  Never waits behind a client's row lock.  Returns how many
+ * were looked at; 0 means that there are no more.
+ */
+int
+acr_deferral_settle_some(AcrRunKey *after, const pg_uuid_t *run_id,
+						 AcrSettleTally *tally)
+{
+	static const AcrRunKey none = {0};
+	AcrRunKey  *keys;
+	int			n;
+
+	n = acr_table_list_deferred(memcmp(after, &none, sizeof(none)) == 0 ?
+								NULL : after, run_id, &keys);
+	for (int i = 0; i < n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		tally_one(tally, &keys[i]);
+		*after = keys[i];
+	}
+	return n;
+}
+
+/* Applies what can be applied now, of one run only if run_id is given. */
+void
+acr_deferral_settle_all(const pg_uuid_t *run_id, AcrSettleTally *tally)
+{
+	AcrRunKey	after = {0};
+
+	while (acr_deferral_settle_some(&after, run_id, tally) > 0)
+		;
+}
+
+/*
+ * settle_deferred(run_id uuid default null) returns bigint
+ *
+ * Applies the deferred finalizations that can be applied now, all or that of
+ * one run, without waiting behind a client's row lock.  Returns the number of
+ * runs that it made terminal.  One that fails is a WARNING and stays deferred.
+ *
+ * Errors: 25006 in a read-only transaction or on a standby.
+ */
+Datum
+acr_settle_deferred(PG_FUNCTION_ARGS)
+{
+	AcrSettleTally tally = {0};
+
+	PreventCommandIfReadOnly("settle_deferred()");
+	acr_deferral_settle_all(acr_optional_uuid(fcinfo, 0), &tally);
+	if (tally.failed > 0)
+		ereport(WARNING,
+				(errcode(tally.failure->sqlerrcode),
+				 errmsg("could not apply the deferred finalization of run %s: %s",
+						acr_uuid_string(&tally.failed_key.id),
+						tally.failure->message),
+				 tally.failed > 1 ?
+				 errdetail("%lld deferred finalizations could not be applied.",
+						   (long long) tally.failed) : 0));
+	PG_RETURN_INT64(tally.settled);
+}

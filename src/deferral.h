@@ -1,0 +1,34 @@
+/*
+ * Deferred finalizations: decided, but not written yet.
+ */
+#ifndef ACR_DEFERRAL_H
+#define ACR_DEFERRAL_H
+
+#include "run_table.h"
+
+typedef enum AcrSettleOutcome
+{
+	ACR_SETTLED,				/* this call made the run terminal */
+	ACR_SETTLE_MOOT,			/* the run is terminal or gone: forgotten */
+	ACR_SETTLE_BLOCKED,			/* somebody holds the row or the table */
+	ACR_SETTLE_FAILED			/* the write failed */
+} AcrSettleOutcome;
+
+typedef struct AcrSettleTally
+{
+	int64		settled;
+	int64		blocked;
+	int64		failed;
+	AcrRunKey	failed_key;		/* the first one that failed, and why */
+	ErrorData  *failure;
+} AcrSettleTally;
+
+extern void acr_deferral_settle_here(const AcrRunKey *key);
+extern AcrSettleOutcome acr_deferral_settle(const AcrRunKey *key, bool wait,
+											ErrorData **failure);
+extern int	acr_deferral_settle_some(AcrRunKey *after, const pg_uuid_t *run_id,
+									 AcrSettleTally *tally);
+extern void acr_deferral_settle_all(const pg_uuid_t *run_id,
+									AcrSettleTally *tally);
+
+#endif							/* ACR_DEFERRAL_H */

@@ -1,0 +1,238 @@
+/*
+ * finalize_run: write the terminal status, exactly once, and never lose it.
+ *
+ * The row decides.  One conditional update makes an active run terminal; who
+ * comes second waits for the row, finds it terminal, and says so.  If the
+ * first rolls back, the second's update goes through.  The interleavings:
+ *
+ *	 A: update, row locked		B: update waits for the row
+ *	 A: commits					B: re-reads, not active: already_finalized
+ *	 A: rolls back				B: updates: finalized
+ *	 A: keeps the row locked	B: gives up after its attempts, and defers
+ *
+ * Each attempt is a subtransaction, so that a failure can be survived.  When
+ * all attempts have failed, the decision is recorded in deferred_finalizations
+ * as part of the caller's transaction.  That takes no lock on the run's row,
+ * which is just what may be unavailable; hence no foreign key.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "ai_chat_run.h"
+#include "arguments.h"
+#include "attempt.h"
+#include "counters.h"
+#include "databases.h"
+#include "deferral.h"
+#include "miscadmin.h"
+#include "run_state.h"
+#include "run_table.h"
+#include "settings.h"
+#include "utils/builtins.h"
+
+PG_FUNCTION_INFO_V1(acr_finalize_run);
+
+typedef struct Finalization
+{
+	AcrRunKey	key;
+	const char *status;			/* the terminal status decided */
+	text	   *error;			/* or NULL */
+
+	const char *outcome;		/* set by an attempt that succeeded */
+
+	int			attempts;		/* made so far */
+	ErrorData  *failure;		/* of the last one */
+
+	/* what giving up finds out */
+	bool		found;
+	AcrRun		run;
+	char	   *deferred;		/* the status that is recorded */
+} Finalization;
+
+/*
+ * The body of an attempt.  An update without effect is explained by the row as
+ * of now.
+ */
+static void
+finish_body(void *arg)
+{
+	Finalization *fin = arg;
+	AcrRun		run;
+
+	/* A second round only follows a row that appeared meanwhile. */
+	for (int round = 0; round < 2; round++)
+	{
+		fin->outcome = "finalized";
+		if (acr_table_finish(&fin->key, fin->status, fin->error))
+			return;
+
+		fin->outcome = "not_found";
+		if (!acr_table_find(&fin->key, &run))
+			return;
+		fin->outcome = "already_finalized";
+		if (run.is_terminal)
+			return;
+
+		/* Decided earlier, and not written yet: that decision goes first. */
+		if (acr_table_find_deferred(&fin->key) != NULL)
+		{
+			acr_deferral_settle_here(&fin->key);
+			return;
+		}
+
+		/* It is there, but our snapshot is too old to see it. */
+		if (IsolationUsesXactSnapshot())
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("could not serialize access due to concurrent update")));
+	}
+
+	ereport(ERROR,
+			(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+			 errmsg("the update of run %s had no effect",
+					acr_uuid_string(&fin->key.id)),
+			 errhint("Look for a trigger on table %s.%s that suppresses the update.",
+					 ACR_SCHEMA, ACR_RUNS_TABLE)));
+}
+
+/* Tries the terminal write; true if an attempt succeeded. */
+static bool
+try_to_finish(Finalization *fin)
+{
+	int			max_attempts = acr_finalize_max_attempts;
+
+	for (;;)
+	{
+		fin->attempts++;
+		fin->failure = acr_attempt(finish_body, fin);
+		if (fin->failure == NULL)
+			return true;
+
+		acr_count_now(ACR_RETRIES);
+		ereport(WARNING,
+				(errcode(fin->failure->sqlerrcode),
+				 errmsg("failed to finalize run %s (attempt %d/%d): %s",
+						acr_uuid_string(&fin->key.id), fin->attempts,
+						max_attempts, fin->failure->message)));
+
+		if (fin->attempts >= max_attempts ||
+			acr_attempt_is_futile(fin->failure))
+			return false;
+		acr_attempt_pause((long) acr_finalize_retry_base * fin->attempts);
+	}
+}
+
+/* Is the run there, and in which chat?  The table itself may be locked. */
+static void
+look_body(void *arg)
+{
+	Finalization *fin = arg;
+
+	fin->found = acr_table_find(&fin->key, &fin->run);
+}
+
+static void
+defer_body(void *arg)
+{
+	Finalization *fin = arg;
+
+	(void) acr_table_defer(&fin->key, fin->status, fin->error,
+						   fin->failure->message);
+}
+
+/* Which status is recorded now?  The first one recorded wins. */
+static void
+recorded_body(void *arg)
+{
+	Finalization *fin = arg;
+
+	fin->deferred = acr_table_find_deferred(&fin->key);
+}
+
+/*
+ * Reports that the run stays active: exactly one line, to be grepped for,
+ * beside the lines of the attempts.
+ */
+static void
+report_given_up(const Finalization *fin, bool run_known)
+{
+	char	   *run_id = acr_uuid_string(&fin->key.id);
+	char	   *chat_id = run_known ? acr_uuid_string(&fin->run.chat_id) : pstrdup("unknown");
+	const char *status = run_known ? fin->run.status : ACR_RUN_RUNNING;
+
+	if (fin->deferred != NULL)
+		ereport(WARNING,
+				(errcode(ACR_ERRCODE_RUN_DEFERRED),
+				 errmsg("run %s (chat %s) left NON-TERMINAL ('%s'): terminal write failed after %d attempts; '%s' is deferred",
+						run_id, chat_id, status, fin->attempts, fin->deferred),
+				 errdetail("%s", fin->failure->message)));
+	else
+		ereport(ERROR,
+				(errcode(fin->failure->sqlerrcode),
+				 errmsg("run %s (chat %s) left NON-TERMINAL ('%s'): terminal write failed after %d attempts; '%s' could not be deferred",
+						run_id, chat_id, status, fin->attempts, fin->status),
+				 errdetail("%s", fin->failure->message)));
+}
+
+/* The last step: what was decided is recorded, or the failure goes up. */
+static const char *
+give_up(Finalization *fin)
+{
+	bool		run_known;
+	ErrorData  *failure;
+
+	run_known = acr_attempt(look_body, fin) == NULL;
+	if (run_known && !fin->found)
+		return "not_found";
+	if (run_known && fin->run.is_terminal)
+		return "already_finalized";
+
+	failure = acr_attempt(defer_body, fin);
+	if (acr_attempt(recorded_body, fin) != NULL)
+		fin->deferred = NULL;
+	if (failure != NULL && fin->deferred == NULL)
+		fin->failure = failure;
+
+	report_given_up(fin, run_known);
+
+	acr_count_at_commit(ACR_DEFERRED, 1);
+	acr_news_at_commit(ACR_NEWS_DEFERRED);
+	return "deferred";
+}
+
+/*
+ * finalize_run(run_id uuid, workspace_id uuid, turn_status text,
+ *				error text default null) returns text
+ *
+ * Makes the run terminal as its turn ended: completed, error or aborted.
+ * Returns finalized (this call wrote it), already_finalized (somebody had), or
+ * not_found; or deferred, if the row could not be written: then the decision is
+ * recorded with the caller's transaction and applied later.
+ *
+ * Messages: a WARNING for each failed attempt, and one of SQLSTATE RN500 when
+ * the write is given up and deferred.
+ *
+ * Errors: 22004 for a null, 22023 for an unknown turn status, 25006 in a
+ * read-only transaction or on a standby, class 57 for a cancel or a shutdown;
+ * and the last failure, if not even the deferral could be recorded.
+ *
+ * After finalizeRun of the service that this grew from, whose once gate and
+ * retries lived in one process's memory.
+ */
+Datum
+acr_finalize_run(PG_FUNCTION_ARGS)
+{
+	Finalization fin = {0};
+	const char *outcome;
+
+	fin.key.id = *acr_require_uuid(fcinfo, 0, "run_id");
+	fin.key.workspace_id = *acr_require_uuid(fcinfo, 1, "workspace_id");
+	fin.status = acr_state_require_turn(fcinfo, 2);
+	fin.error = acr_optional_text(fcinfo, 3);
+	PreventCommandIfReadOnly("finalize_run()");
+
+	outcome = try_to_finish(&fin) ? fin.outcome : give_up(&fin);
+	if (strcmp(outcome, "finalized") == 0)
+		acr_count_at_commit(acr_counter_of_status(fin.status), 1);
+	PG_RETURN_TEXT_P(cstring_to_text(outcome));
+}

@@ -1,0 +1,53 @@
+/*
+ * grant_app_access: what an application's role needs, and no more.
+ */
+#include "postgres.h"
+
+#include "ai_chat_run.h"
+#include "arguments.h"
+#include "miscadmin.h"
+#include "run_table.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+
+PG_FUNCTION_INFO_V1(acr_grant_app_access);
+
+/* The functions that an application may call; none is overloaded. */
+static const char *const app_functions[] = {
+	"begin_run", "try_begin_run", "record_step", "heartbeat",
+	"link_assistant_message", "finalize_run", "map_turn_status",
+	"request_stop", "request_stop_for_chat", "settle_deferred",
+	"get_run", "get_latest_for_chat", "get_active_for_chat",
+	"delete_runs_of_chat",
+};
+
+/*
+ * grant_app_access(role regrole) returns void
+ *
+ * Lets the role use the schema and execute the functions for applications.  It
+ * gets no right on the tables: the functions are the way in.  Runs with the
+ * rights of the caller, who has to be the owner of the extension or may grant
+ * otherwise.
+ *
+ * Errors: 22004 for a null, 42704 for a role that does not exist, 42501 for a
+ * caller who may not grant.
+ */
+Datum
+acr_grant_app_access(PG_FUNCTION_ARGS)
+{
+	const char *role;
+
+	acr_require_not_null(fcinfo, 0, "role");
+	PreventCommandIfReadOnly("grant_app_access()");
+	if (!OidIsValid(PG_GETARG_OID(0)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("role \"-\" does not exist")));
+	role = quote_identifier(GetUserNameFromId(PG_GETARG_OID(0), false));
+
+	acr_table_grant(psprintf("GRANT USAGE ON SCHEMA %s TO %s", ACR_SCHEMA, role));
+	for (size_t i = 0; i < lengthof(app_functions); i++)
+		acr_table_grant(psprintf("GRANT EXECUTE ON FUNCTION %s.%s TO %s",
+								 ACR_SCHEMA, app_functions[i], role));
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,152 @@
+/*
+ * Plans for the extension's own statements that do not depend on statistics.
+ *
+ * A run table is empty when it is made and has few active runs among millions
+ * of finished ones later; ANALYZE may look at either moment.  A plan that a
+ * session keeps from the wrong one reads the whole table, or all entries of
+ * the partial index, for each call.  There is nothing to weigh: each of our
+ * statements is written for one index of the run table.  So while one of them
+ * is planned, and only then, the planner is shown that index alone and is kept
+ * from sequential and bitmap scans, sorts and hashes.
+ *
+ * This leans on two hooks of the planner, both passed on: planner_hook, to know
+ * that the statement is ours (by its text), and get_relation_info_hook, which
+ * exists to let a module edit a table's list of indexes.  Everything else, row
+ * security, triggers, other modules' hooks, works as for any statement.  If
+ * the index is not there, say because somebody rebuilt the table in his own
+ * way, all indexes stay in the list and the planner picks one.
+ */
+#include "postgres.h"
+
+#include "ai_chat_run.h"
+#include "catalog/namespace.h"
+#include "jit/jit.h"
+#include "nodes/pathnodes.h"
+#include "optimizer/cost.h"
+#include "optimizer/plancat.h"
+#include "optimizer/planner.h"
+#include "planning.h"
+#include "run_sql.h"
+#include "utils/lsyscache.h"
+
+static planner_hook_type prev_planner_hook = NULL;
+static get_relation_info_hook_type prev_get_relation_info_hook = NULL;
+
+/* the statement of ours that is being planned, or NULL */
+static const AcrSql *planned = NULL;
+
+/* the planner's switches that we turn off */
+static bool *const switches[] = {
+	&enable_seqscan,
+	&enable_bitmapscan,
+	&enable_sort,
+	&enable_hashjoin,
+	&enable_mergejoin,
+	&jit_enabled,
+};
+
+static const AcrSql *
+find_statement(const char *query_string)
+{
+	if (query_string == NULL ||
+		strncmp(query_string, ACR_SQL_MARK, strlen(ACR_SQL_MARK)) != 0)
+		return NULL;
+
+	for (int i = 0; i < ACR_N_SQL; i++)
+	{
+		if (strcmp(query_string, acr_sql[i].text) == 0)
+			return &acr_sql[i];
+	}
+	return NULL;
+}
+
+static PlannedStmt *
+call_planner(Query *parse, const char *query_string, int cursorOptions,
+			 ParamListInfo boundParams)
+{
+	if (prev_planner_hook)
+		return prev_planner_hook(parse, query_string, cursorOptions, boundParams);
+	return standard_planner(parse, query_string, cursorOptions, boundParams);
+}
+
+/*
+ * The switches are set directly, not through the settings machinery: they are
+ * ours for the time of one call that neither runs user code nor shows them.
+ */
+static PlannedStmt *
+plan_statement(Query *parse, const char *query_string, int cursorOptions,
+			   ParamListInfo boundParams)
+{
+	const AcrSql *statement = find_statement(query_string);
+	const AcrSql *outer = planned;
+	bool		saved[lengthof(switches)];
+	PlannedStmt *volatile result;
+
+	if (statement == NULL)
+		return call_planner(parse, query_string, cursorOptions, boundParams);
+
+	for (size_t i = 0; i < lengthof(switches); i++)
+	{
+		saved[i] = *switches[i];
+		*switches[i] = false;
+	}
+	planned = statement;
+	PG_TRY();
+	{
+		result = call_planner(parse, query_string, cursorOptions, boundParams);
+	}
+	PG_FINALLY();
+	{
+		planned = outer;
+		for (size_t i = 0; i < lengthof(switches); i++)
+			*switches[i] = saved[i];
+	}
+	PG_END_TRY();
+
+	return result;
+}
+
+static bool
+is_run_table(Oid relid)
+{
+	char	   *name = get_rel_name(relid);
+
+	return name != NULL && strcmp(name, ACR_RUNS_TABLE) == 0 &&
+		get_rel_namespace(relid) == get_namespace_oid(ACR_SCHEMA, true);
+}
+
+/* Leaves the statement's own index in the list, if it is there. */
+static void
+show_one_index(PlannerInfo *root, Oid relationObjectId, bool inhparent,
+			   RelOptInfo *rel)
+{
+	ListCell   *lc;
+
+	if (prev_get_relation_info_hook)
+		prev_get_relation_info_hook(root, relationObjectId, inhparent, rel);
+
+	if (planned == NULL || planned->index == NULL ||
+		!is_run_table(relationObjectId))
+		return;
+
+	foreach(lc, rel->indexlist)
+	{
+		IndexOptInfo *index = lfirst_node(IndexOptInfo, lc);
+		char	   *name = get_rel_name(index->indexoid);
+
+		if (name != NULL && strcmp(name, planned->index) == 0)
+		{
+			rel->indexlist = list_make1(index);
+			return;
+		}
+	}
+}
+
+void
+acr_planning_init(void)
+{
+	prev_planner_hook = planner_hook;
+	planner_hook = plan_statement;
+	prev_get_relation_info_hook = get_relation_info_hook;
+	get_relation_info_hook = show_one_index;
+}

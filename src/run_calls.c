@@ -1,0 +1,186 @@
+/*
+ * What a runner calls while its run goes on: record_step, heartbeat and
+ * link_assistant_message.
+ *
+ * All are best effort.  The turn matters more than its bookkeeping, so a write
+ * that fails is undone, told as a WARNING, and answered with a null; it never
+ * fails the caller's transaction.  Only what means "stop now", and what can
+ * never work (bad arguments, a read-only transaction), is an error.
+ */
+#include "postgres.h"
+
+#include "arguments.h"
+#include "attempt.h"
+#include "counters.h"
+#include "databases.h"
+#include "miscadmin.h"
+#include "run_table.h"
+#include "shared_state.h"
+#include "utils/builtins.h"
+
+PG_FUNCTION_INFO_V1(acr_record_step);
+PG_FUNCTION_INFO_V1(acr_heartbeat);
+PG_FUNCTION_INFO_V1(acr_link_assistant_message);
+
+typedef struct RunCall
+{
+	AcrRunKey	key;
+	int32		step_count;
+	pg_uuid_t	message_id;
+
+	const char *signal;			/* the answers */
+	bool		linked;
+} RunCall;
+
+/* What a runner is told whose write found no active run. */
+static const char *
+signal_without_run(const AcrRunKey *key)
+{
+	AcrRun		run;
+
+	if (!acr_table_find(key, &run))
+		return "not_found";
+	if (run.is_terminal)
+		return "finalized";
+
+	/* Active after all: begun, or committed, after our snapshot was taken. */
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("could not serialize access due to concurrent update")));
+	return NULL;				/* keep compiler quiet */
+}
+
+static const char *
+signal_for(const AcrRunKey *key, bool written, bool stop_requested)
+{
+	if (!written)
+		return signal_without_run(key);
+	return stop_requested ? "stop" : "continue";
+}
+
+static void
+record_step_body(void *arg)
+{
+	RunCall    *call = arg;
+	bool		stop_requested = false;
+	bool		written;
+
+	written = acr_table_record_step(&call->key, call->step_count, &stop_requested);
+	call->signal = signal_for(&call->key, written, stop_requested);
+}
+
+static void
+heartbeat_body(void *arg)
+{
+	RunCall    *call = arg;
+	bool		stop_requested = false;
+	bool		written;
+
+	written = acr_table_heartbeat(&call->key, &stop_requested);
+	call->signal = signal_for(&call->key, written, stop_requested);
+}
+
+static void
+link_body(void *arg)
+{
+	RunCall    *call = arg;
+
+	call->linked = acr_table_link(&call->key, &call->message_id);
+}
+
+/* Makes the attempt; false, after a WARNING, if it failed. */
+static bool
+best_effort(AcrAttemptBody body, RunCall *call, const char *what)
+{
+	ErrorData  *failure = acr_attempt(body, call);
+
+	if (failure == NULL)
+		return true;
+	ereport(WARNING,
+			(errcode(failure->sqlerrcode),
+			 errmsg("could not %s run %s: %s", what,
+					acr_uuid_string(&call->key.id), failure->message)));
+	return false;
+}
+
+static void
+get_key(FunctionCallInfo fcinfo, AcrRunKey *key)
+{
+	key->id = *acr_require_uuid(fcinfo, 0, "run_id");
+	key->workspace_id = *acr_require_uuid(fcinfo, 1, "workspace_id");
+	acr_shared_note_start();
+}
+
+/*
+ * record_step(run_id uuid, workspace_id uuid, step_count int) returns text
+ *
+ * Stores the number of finished steps, which never goes down, and that the
+ * runner is alive.  Returns the signal to the runner: continue, stop (a stop
+ * is requested), finalized (somebody settled the run: quit) or not_found; null,
+ * after a WARNING, if the write failed.
+ *
+ * Errors: 22004 for a null, 22023 for a negative count, 25006 in a read-only
+ * transaction or on a standby, class 57 for a cancel or a shutdown.
+ */
+Datum
+acr_record_step(PG_FUNCTION_ARGS)
+{
+	RunCall		call = {0};
+
+	get_key(fcinfo, &call.key);
+	acr_require_not_null(fcinfo, 2, "step_count");
+	call.step_count = PG_GETARG_INT32(2);
+	if (call.step_count < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("step_count must not be negative")));
+	PreventCommandIfReadOnly("record_step()");
+
+	if (!best_effort(record_step_body, &call, "record a step of"))
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(call.signal));
+}
+
+/*
+ * heartbeat(run_id uuid, workspace_id uuid) returns text
+ *
+ * Says that the runner is alive.  Returns the signal as record_step does.
+ *
+ * Errors: as record_step.
+ */
+Datum
+acr_heartbeat(PG_FUNCTION_ARGS)
+{
+	RunCall		call = {0};
+
+	get_key(fcinfo, &call.key);
+	PreventCommandIfReadOnly("heartbeat()");
+
+	if (!best_effort(heartbeat_body, &call, "record the heartbeat of"))
+		PG_RETURN_NULL();
+	acr_count_now(ACR_HEARTBEATS);
+	PG_RETURN_TEXT_P(cstring_to_text(call.signal));
+}
+
+/*
+ * link_assistant_message(run_id uuid, workspace_id uuid,
+ *						  assistant_message_id uuid) returns boolean
+ *
+ * Links the assistant's message to its run, also to a terminal one.  Returns
+ * whether the run is there; null, after a WARNING, if the write failed.
+ *
+ * Errors: as record_step.
+ */
+Datum
+acr_link_assistant_message(PG_FUNCTION_ARGS)
+{
+	RunCall		call = {0};
+
+	get_key(fcinfo, &call.key);
+	call.message_id = *acr_require_uuid(fcinfo, 2, "assistant_message_id");
+	PreventCommandIfReadOnly("link_assistant_message()");
+
+	if (!best_effort(link_body, &call, "link the assistant message of"))
+		PG_RETURN_NULL();
+	PG_RETURN_BOOL(call.linked);
+}

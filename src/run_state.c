@@ -1,0 +1,93 @@
+/*
+ * The state machine: which states there are, which of them are terminal, and
+ * which terminal state a finished turn leads to.  Nothing here reads a table
+ * or shared memory.
+ */
+#include "postgres.h"
+
+#include "arguments.h"
+#include "fmgr.h"
+#include "run_state.h"
+#include "utils/builtins.h"
+
+PG_FUNCTION_INFO_V1(acr_map_turn_status);
+
+typedef struct RunState
+{
+	const char *name;
+	bool		terminal;
+	const char *turn_status;	/* the turn's word for it, or NULL */
+} RunState;
+
+static const RunState run_states[] = {
+	{"pending", false, NULL},
+	{ACR_RUN_RUNNING, false, NULL},
+	{"succeeded", true, "completed"},
+	{"failed", true, "error"},
+	{ACR_RUN_ABORTED, true, "aborted"},
+};
+
+bool
+acr_state_is_terminal(const char *status)
+{
+	for (size_t i = 0; i < lengthof(run_states); i++)
+	{
+		if (strcmp(run_states[i].name, status) == 0)
+			return run_states[i].terminal;
+	}
+
+	/* The table's check keeps others out, so only a bug gets here. */
+	elog(ERROR, "unknown run status \"%s\"", status);
+	return false;				/* keep compiler quiet */
+}
+
+/*
+ * The terminal state of a run whose turn ended with turn_status, or NULL if
+ * there is no such turn status.
+ */
+const char *
+acr_state_of_turn(const char *turn_status)
+{
+	for (size_t i = 0; i < lengthof(run_states); i++)
+	{
+		if (run_states[i].turn_status != NULL &&
+			strcmp(run_states[i].turn_status, turn_status) == 0)
+			return run_states[i].name;
+	}
+	return NULL;
+}
+
+/*
+ * As above, for an argument of an SQL function; anything that is not a turn
+ * status is the caller's error.
+ */
+const char *
+acr_state_require_turn(FunctionCallInfo fcinfo, int argno)
+{
+	char	   *turn_status;
+	const char *status;
+
+	acr_require_not_null(fcinfo, argno, "turn_status");
+	turn_status = text_to_cstring(PG_GETARG_TEXT_PP(argno));
+	status = acr_state_of_turn(turn_status);
+	if (status == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unknown turn status \"%s\"", turn_status),
+				 errhint("A turn ends as \"completed\", \"error\" or \"aborted\".")));
+	return status;
+}
+
+/*
+ * map_turn_status(turn_status text) returns text
+ *
+ * The run status that a turn status leads to: completed is succeeded, error is
+ * failed, aborted is aborted.
+ *
+ * Errors: 22004 for a null, 22023 for anything else.
+ */
+Datum
+acr_map_turn_status(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(cstring_to_text(acr_state_require_turn(fcinfo, 0)));
+}

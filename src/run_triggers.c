@@ -1,0 +1,201 @@
+/*
+ * The triggers: a terminal run stays as it is, and a deleted chat takes its
+ * runs along.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "ai_chat_run.h"
+#include "arguments.h"
+#include "commands/trigger.h"
+#include "databases.h"
+#include "run_state.h"
+#include "run_table.h"
+#include "shared_state.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/rel.h"
+
+PG_FUNCTION_INFO_V1(acr_terminal_is_final);
+PG_FUNCTION_INFO_V1(acr_delete_runs_of_chat);
+
+/* What may not change once the run is terminal. */
+static const char *const final_columns[] = {
+	"status", "finished_at", "error", "chat_id", "workspace_id",
+};
+
+static int
+attribute_of(TupleDesc tupdesc, const char *name)
+{
+	for (int i = 0; i < tupdesc->natts; i++)
+	{
+		Form_pg_attribute attr = TupleDescAttr(tupdesc, i);
+
+		if (!attr->attisdropped && strcmp(NameStr(attr->attname), name) == 0)
+			return attr->attnum;
+	}
+	return InvalidAttrNumber;
+}
+
+static bool
+was_terminal(HeapTuple old, TupleDesc tupdesc)
+{
+	int			attnum = attribute_of(tupdesc, "status");
+	bool		isnull;
+	Datum		status = heap_getattr(old, attnum, tupdesc, &isnull);
+
+	return acr_state_is_terminal(TextDatumGetCString(status));
+}
+
+/* The first column among the final ones that the update changes, or NULL. */
+static const char *
+changed_column(HeapTuple old, HeapTuple new, TupleDesc tupdesc)
+{
+	for (size_t i = 0; i < lengthof(final_columns); i++)
+	{
+		int			attnum = attribute_of(tupdesc, final_columns[i]);
+		Form_pg_attribute attr = TupleDescAttr(tupdesc, attnum - 1);
+		bool		old_isnull,
+					new_isnull;
+		Datum		old_value = heap_getattr(old, attnum, tupdesc, &old_isnull);
+		Datum		new_value = heap_getattr(new, attnum, tupdesc, &new_isnull);
+
+		if (old_isnull != new_isnull ||
+			(!old_isnull && !datum_image_eq(old_value, new_value,
+											attr->attbyval, attr->attlen)))
+			return final_columns[i];
+	}
+	return NULL;
+}
+
+/*
+ * terminal_is_final() returns trigger
+ *
+ * AFTER UPDATE FOR EACH ROW on the run table: refuses to reopen a terminal run
+ * or to change how it ended or whose it is.  It fires after the update so that
+ * no BEFORE trigger can change the row behind its back, and because a BEFORE
+ * trigger would have each update lock its row first, with a WAL record of its
+ * own.
+ *
+ * Errors: RN410.
+ */
+Datum
+acr_terminal_is_final(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigdata = (TriggerData *) fcinfo->context;
+	TupleDesc	tupdesc;
+	const char *column;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		!TRIGGER_FIRED_AFTER(trigdata->tg_event) ||
+		!TRIGGER_FIRED_FOR_ROW(trigdata->tg_event) ||
+		!TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" was not called by an AFTER UPDATE trigger for each row",
+						"terminal_is_final")));
+
+	tupdesc = RelationGetDescr(trigdata->tg_relation);
+	if (!was_terminal(trigdata->tg_trigtuple, tupdesc))
+	{
+		/* An active run that is written directly is activity, too. */
+		acr_databases_raise(ACR_NEWS_ACTIVE);
+		return PointerGetDatum(NULL);
+	}
+
+	column = changed_column(trigdata->tg_trigtuple, trigdata->tg_newtuple,
+							tupdesc);
+	if (column != NULL)
+	{
+		int			attnum = attribute_of(tupdesc, "id");
+		bool		isnull;
+		Datum		id = heap_getattr(trigdata->tg_trigtuple, attnum, tupdesc,
+									  &isnull);
+
+		ereport(ERROR,
+				(errcode(ACR_ERRCODE_RUN_IS_FINAL),
+				 errmsg("run %s is terminal and stays so",
+						acr_uuid_string(DatumGetUUIDP(id))),
+				 errdetail("Column \"%s\" of a terminal run cannot be changed.",
+						   column),
+				 err_generic_string(PG_DIAG_SCHEMA_NAME, ACR_SCHEMA),
+				 err_generic_string(PG_DIAG_TABLE_NAME, ACR_RUNS_TABLE),
+				 err_generic_string(PG_DIAG_COLUMN_NAME, column)));
+	}
+	return PointerGetDatum(NULL);
+}
+
+/*
+ * The uuid column of the deleted row that a trigger argument, or else the
+ * default, names.  NULL if the row has no such column and none was asked for.
+ */
+static pg_uuid_t *
+uuid_of_deleted(TriggerData *trigdata, int argno, const char *default_name)
+{
+	Relation	rel = trigdata->tg_relation;
+	TupleDesc	tupdesc = RelationGetDescr(rel);
+	bool		asked_for = trigdata->tg_trigger->tgnargs > argno;
+	const char *name = asked_for ? trigdata->tg_trigger->tgargs[argno] : default_name;
+	int			attnum = attribute_of(tupdesc, name);
+	Datum		value;
+	bool		isnull;
+
+	if (attnum == InvalidAttrNumber && !asked_for)
+		return NULL;
+	if (attnum == InvalidAttrNumber)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" of relation \"%s\" does not exist",
+						name, RelationGetRelationName(rel))));
+	if (TupleDescAttr(tupdesc, attnum - 1)->atttypid != UUIDOID)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("column \"%s\" of relation \"%s\" is not of type uuid",
+						name, RelationGetRelationName(rel))));
+
+	value = heap_getattr(trigdata->tg_trigtuple, attnum, tupdesc, &isnull);
+	if (isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("column \"%s\" of relation \"%s\" must not be null",
+						name, RelationGetRelationName(rel))));
+	return DatumGetUUIDP(value);
+}
+
+/*
+ * delete_runs_of_chat([chat id column [, workspace id column]])
+ *		returns trigger
+ *
+ * AFTER DELETE FOR EACH ROW on an application's table of chats: removes the
+ * deleted chat's runs, active ones too, and what is deferred for them.  The
+ * columns are "id" and, if the table has one, "workspace_id", unless the
+ * trigger's arguments name others.
+ *
+ * Errors: 39P01 if not called by such a trigger; 42703, 42804 or 22004 for a
+ * column that is not there, not a uuid, or null.
+ */
+Datum
+acr_delete_runs_of_chat(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigdata = (TriggerData *) fcinfo->context;
+	pg_uuid_t  *chat_id;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		!TRIGGER_FIRED_AFTER(trigdata->tg_event) ||
+		!TRIGGER_FIRED_FOR_ROW(trigdata->tg_event) ||
+		!TRIGGER_FIRED_BY_DELETE(trigdata->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" was not called by an AFTER DELETE trigger for each row",
+						"delete_runs_of_chat")));
+
+	chat_id = uuid_of_deleted(trigdata, 0, "id");
+	if (chat_id == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("relation \"%s\" has no column \"id\"",
+						RelationGetRelationName(trigdata->tg_relation)),
+				 errhint("Name the column of the chat's id in the trigger's arguments.")));
+	acr_table_delete_of_chat(chat_id, uuid_of_deleted(trigdata, 1, "workspace_id"));
+	return PointerGetDatum(NULL);
+}

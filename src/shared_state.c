@@ -1,0 +1,196 @@
+/*
+ * The extension's shared memory.
+ *
+ * "Server start" is the moment a server opens for writes: at postmaster start,
+ * at a restart after a backend crash, at promotion.  In all three the boot
+ * sweep has to tell the runs of before from those begun since, however early.
+ * Clocks cannot be trusted with that alone (they are set back, and after a
+ * promotion the runs bear another host's time), transaction ids can: no
+ * transaction of before has an id at or past the oldest one that was running
+ * when this life was first looked at.  That is the start xid.  It is noted by
+ * the launcher, or earlier by the first session that begins a run, whose own
+ * transaction is then among the running ones.
+ *
+ * A row that was updated since the start hides the transaction that inserted
+ * it.  For such rows times have to do: that of start, noted before the server
+ * opened, for when the run was begun; and that of opening, noted together with
+ * the start xid before any runner's call is stamped, for whether its runner has
+ * called since.
+ *
+ * Lock order: the one LWLock below guards the fields marked with it and the
+ * registry in databases.c.  It is held for a few lines, never across anything
+ * that can raise an error.  While holding it, only the server's own XidGenLock
+ * and ProcArrayLock are taken (to note the start xid).
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "databases.h"
+#include "miscadmin.h"
+#include "shared_state.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
+#include "storage/shmem.h"
+#include "storage/spin.h"
+
+typedef struct SharedState
+{
+	LWLock	   *lock;			/* set once, at startup */
+	TimestampTz started_at;		/* set once, before the server opens */
+
+	pg_atomic_uint32 start_xid; /* 0 until noted; written under lock */
+	TimestampTz opened_at;		/* set before start_xid */
+
+	slock_t		launcher_mutex;
+	Latch	   *launcher_latch; /* the launcher's, or NULL; under the mutex */
+} SharedState;
+
+static SharedState *shared = NULL;
+
+static shmem_request_hook_type prev_shmem_request_hook = NULL;
+static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
+
+static void
+request_shared_memory(void)
+{
+	if (prev_shmem_request_hook)
+		prev_shmem_request_hook();
+
+	RequestAddinShmemSpace(MAXALIGN(sizeof(SharedState)));
+	RequestAddinShmemSpace(acr_databases_shmem_size());
+	RequestNamedLWLockTranche("ai_chat_run", 1);
+}
+
+/*
+ * Runs in the postmaster, again after each crash of a backend, and always
+ * before recovery begins, so that the time noted here is before any
+ * transaction of this life.
+ */
+static void
+attach_shared_memory(void)
+{
+	bool		found;
+
+	if (prev_shmem_startup_hook)
+		prev_shmem_startup_hook();
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	shared = ShmemInitStruct("ai_chat_run", sizeof(SharedState), &found);
+	if (!found)
+	{
+		shared->lock = &(GetNamedLWLockTranche("ai_chat_run"))->lock;
+		shared->started_at = GetCurrentTimestamp();
+		pg_atomic_init_u32(&shared->start_xid, InvalidTransactionId);
+		SpinLockInit(&shared->launcher_mutex);
+		shared->launcher_latch = NULL;
+	}
+	acr_databases_shmem_init();
+	LWLockRelease(AddinShmemInitLock);
+}
+
+/* Called while the library is being preloaded. */
+void
+acr_shared_request(void)
+{
+	prev_shmem_request_hook = shmem_request_hook;
+	shmem_request_hook = request_shared_memory;
+	prev_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = attach_shared_memory;
+}
+
+/* Is the library preloaded on this server? */
+bool
+acr_shared_exists(void)
+{
+	return shared != NULL;
+}
+
+LWLock *
+acr_shared_lock(void)
+{
+	return shared->lock;
+}
+
+/*
+ * Notes that the server has opened, if nobody has yet.  Must come before the
+ * calling transaction inserts a run or stamps a runner's call.  Cheap when it
+ * is noted already.
+ */
+void
+acr_shared_note_start(void)
+{
+	if (shared == NULL || RecoveryInProgress() ||
+		pg_atomic_read_u32(&shared->start_xid) != InvalidTransactionId)
+		return;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if (pg_atomic_read_u32(&shared->start_xid) == InvalidTransactionId)
+	{
+		shared->opened_at = GetCurrentTimestamp();
+		pg_write_barrier();
+		pg_atomic_write_u32(&shared->start_xid, GetOldestActiveTransactionId());
+	}
+	LWLockRelease(shared->lock);
+}
+
+/* No transaction from before server start has this id or a later one. */
+TransactionId
+acr_shared_start_xid(void)
+{
+	return pg_atomic_read_u32(&shared->start_xid);
+}
+
+/* A moment before the first transaction of this life of the server. */
+TimestampTz
+acr_shared_start_time(void)
+{
+	return shared != NULL ? shared->started_at : PgStartTime;
+}
+
+/* When the server was first seen open; only the launcher's workers ask. */
+TimestampTz
+acr_shared_open_time(void)
+{
+	return shared->opened_at;
+}
+
+static void
+resign_as_launcher(int code, Datum arg)
+{
+	SpinLockAcquire(&shared->launcher_mutex);
+	shared->launcher_latch = NULL;
+	SpinLockRelease(&shared->launcher_mutex);
+}
+
+/* From now on the calling process is the one to wake. */
+void
+acr_shared_become_launcher(void)
+{
+	SpinLockAcquire(&shared->launcher_mutex);
+	shared->launcher_latch = MyLatch;
+	SpinLockRelease(&shared->launcher_mutex);
+	before_shmem_exit(resign_as_launcher, (Datum) 0);
+}
+
+/*
+ * Wakes the launcher, if there is one.  Raises no error, so it may be called
+ * at commit.
+ */
+void
+acr_shared_wake_launcher(void)
+{
+	Latch	   *latch;
+
+	SpinLockAcquire(&shared->launcher_mutex);
+	latch = shared->launcher_latch;
+	SpinLockRelease(&shared->launcher_mutex);
+
+	/*
+	 * The latch lives in the launcher's PGPROC, which stays mapped after it
+	 * exits: at worst somebody else is woken for nothing.
+	 */
+	if (latch != NULL)
+		SetLatch(latch);
+}

@@ -1,0 +1,27 @@
+/*
+ * Sweeps: aborting active runs that nobody executes any more.
+ */
+#ifndef ACR_SWEEP_H
+#define ACR_SWEEP_H
+
+#include "run_table.h"
+
+#define ACR_SWEPT_AT_BOOT_TEXT	"Run interrupted by a server restart."
+#define ACR_SWEPT_STALE_TEXT	"Run aborted: its runner has been silent for too long."
+#define ACR_SWEPT_BY_HAND_TEXT	"Run aborted by an operator."
+
+/* where a sweep or purge is; all zeroes at its beginning */
+typedef struct AcrCursor
+{
+	pg_uuid_t	from;
+	bool		begun;
+	bool		more;
+} AcrCursor;
+
+extern bool acr_sweep_silent_since(TimestampTz since, AcrSweepFilter *filter);
+extern int64 acr_sweep_step(const AcrSweepFilter *filter, const char *error,
+							int64 limit, AcrCursor *cursor);
+extern int64 acr_purge_step(TimestampTz before, int64 limit,
+							AcrCursor *cursor);
+
+#endif							/* ACR_SWEEP_H */

@@ -1,0 +1,136 @@
+/*
+ * Sweeps and purges, step by step.
+ *
+ * One step settles, or deletes, a batch; the worker makes each step a
+ * transaction, the SQL functions take all steps in the caller's.  Steps go
+ * through the table in the order of a key, so that a later one does not wade
+ * through what the earlier ones have done.
+ */
+#include "postgres.h"
+
+#include "ai_chat_run.h"
+#include "arguments.h"
+#include "counters.h"
+#include "deferral.h"
+#include "miscadmin.h"
+#include "settings.h"
+#include "shared_state.h"
+#include "sweep.h"
+
+PG_FUNCTION_INFO_V1(acr_sweep_runs);
+PG_FUNCTION_INFO_V1(acr_purge_runs);
+
+/*
+ * A filter for runs that have been silent since the given time.  Silence is
+ * counted from server start at the earliest, since before it nobody could
+ * call.  Returns false if no run can have been silent that long.
+ */
+bool
+acr_sweep_silent_since(TimestampTz since, AcrSweepFilter *filter)
+{
+	memset(filter, 0, sizeof(*filter));
+	filter->silent_since = since;
+	return acr_shared_start_time() < since;
+}
+
+static void
+begin_step(AcrCursor *cursor)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (!cursor->begun)
+	{
+		memset(cursor, 0, sizeof(*cursor));
+		cursor->begun = true;
+	}
+}
+
+/* Aborts the next batch.  Afterwards cursor->more tells whether to go on. */
+int64
+acr_sweep_step(const AcrSweepFilter *filter, const char *error, int64 limit,
+			   AcrCursor *cursor)
+{
+	begin_step(cursor);
+	return acr_table_sweep_batch(filter, error, limit, &cursor->from,
+								 &cursor->more);
+}
+
+/* Deletes the next batch, likewise. */
+int64
+acr_purge_step(TimestampTz before, int64 limit, AcrCursor *cursor)
+{
+	begin_step(cursor);
+	return acr_table_purge_batch(before, limit, &cursor->from, &cursor->more);
+}
+
+/* How many the next step may take, if max_runs are wanted in all. */
+static int64
+step_limit(int64 max_runs, int64 done)
+{
+	return Min(max_runs - done, acr_sweep_batch_size);
+}
+
+/*
+ * sweep_runs(stale_after interval default null, runner text default null,
+ *			  max_runs bigint default null) returns bigint
+ *
+ * Aborts active runs: all, or those silent for stale_after, or those of one
+ * runner, at most max_runs.  Deferred finalizations are applied first, and a
+ * run that has one is never aborted.  Rows that a client has locked are left
+ * out.  Returns the number of runs made terminal.
+ *
+ * Errors: 22023 for a negative argument, 25006 in a read-only transaction or on
+ * a standby.
+ */
+Datum
+acr_sweep_runs(PG_FUNCTION_ARGS)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		only_silent = !PG_ARGISNULL(0);
+	int64		max_runs = acr_optional_count(fcinfo, 2, "max_runs");
+	AcrSweepFilter filter = {.silent_since = DT_NOEND};
+	AcrSettleTally tally = {0};
+	AcrCursor	cursor = {.more = true};
+	int64		aborted = 0;
+
+	if (only_silent &&
+		!acr_sweep_silent_since(acr_require_age(fcinfo, 0, "stale_after", now),
+								&filter))
+		cursor.more = false;
+	filter.runner = acr_optional_text(fcinfo, 1);
+	PreventCommandIfReadOnly("sweep_runs()");
+
+	acr_deferral_settle_all(NULL, &tally);
+	while (cursor.more && tally.settled + aborted < max_runs)
+		aborted += acr_sweep_step(&filter, only_silent ? ACR_SWEPT_STALE_TEXT :
+								  ACR_SWEPT_BY_HAND_TEXT,
+								  step_limit(max_runs, tally.settled + aborted),
+								  &cursor);
+
+	acr_count_at_commit(ACR_SWEPT_STALE, aborted);
+	PG_RETURN_INT64(tally.settled + aborted);
+}
+
+/*
+ * purge_runs(older_than interval, max_runs bigint default null) returns bigint
+ *
+ * Deletes terminal runs that finished longer ago than that, at most max_runs;
+ * never one that has a deferred finalization.  Rows that a client has locked
+ * are left out.  Returns the number deleted.
+ *
+ * Errors: 22004 for a null older_than, 22023 for a negative argument, 25006 in
+ * a read-only transaction or on a standby.
+ */
+Datum
+acr_purge_runs(PG_FUNCTION_ARGS)
+{
+	TimestampTz before = acr_require_age(fcinfo, 0, "older_than",
+										 GetCurrentTimestamp());
+	int64		max_runs = acr_optional_count(fcinfo, 1, "max_runs");
+	AcrCursor	cursor = {.more = true};
+	int64		deleted = 0;
+
+	PreventCommandIfReadOnly("purge_runs()");
+	while (cursor.more && deleted < max_runs)
+		deleted += acr_purge_step(before, step_limit(max_runs, deleted), &cursor);
+	PG_RETURN_INT64(deleted);
+}

@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Static analysis and the rules of the source layout. Exits 77 where nothing failed but a tool was missing.
+set -u -o pipefail
+cd "$(dirname "$0")/.." || exit 1
+failed=0
+skipped=0
+
+fail() { echo "lint: $*"; failed=1; }
+has() { command -v "$1" >/dev/null 2>&1 || { echo "lint: skipped: $1 is not installed"; skipped=1; return 1; }; }
+
+# only PATTERN FILE: what only this file may say.
+only()
+{
+	grep -nE "$1" src/*.c src/*.h | grep -v "^$2:" && fail "only $2 may use $1"
+}
+
+only 'PG_VERSION_NUM' src/compat.h
+only '"executor/spi\.h"' src/run_table.c
+only 'OPERATOR\(pg_catalog' src/run_sql.c
+
+# A server is needed for its headers and its make rules, none is installed for this.
+pg_config=$("${PG_CONFIG:-pg_config}" --bindir 2>/dev/null)/pg_config
+if [ -x "$pg_config" ] && [ -f "$("$pg_config" --pgxs)" ]
+then
+	# The compiler's warnings are errors here only, so that a new compiler breaks nobody's installation.
+	copy=$(mktemp -d)
+	trap 'rm -rf "$copy"' EXIT
+	mkdir "$copy/src"
+	cp -R Makefile ./*.control sql "$copy/"
+	cp src/*.c src/*.h "$copy/src/"
+	env -u MAKEFLAGS -u MAKELEVEL make -s -C "$copy" -j "$(nproc)" PG_CONFIG="$pg_config" COPT=-Werror with_llvm=no ||
+		fail "the compiler has complaints"
+	if has clang-tidy
+	then
+		clang-tidy --quiet --warnings-as-errors='*' \
+			--checks='-*,clang-analyzer-*,-clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling' \
+			src/*.c -- -isystem "$("$pg_config" --includedir-server)" -Isrc -D_GNU_SOURCE 2>/dev/null ||
+			fail "clang-tidy has complaints"
+	fi
+else
+	echo "lint: skipped: the compiler's warnings and clang-tidy need a PostgreSQL with its development files"
+	skipped=1
+fi
+
+if has cppcheck
+then
+	# Without the server's headers: cppcheck would take minutes for them and complain about them.
+	cppcheck --quiet --error-exitcode=1 --inline-suppr --enable=warning,portability,performance \
+		-DPG_VERSION_NUM=150000 -D'PG_FUNCTION_ARGS=FunctionCallInfo fcinfo' -D'PG_MODULE_MAGIC=extern int acr_magic' \
+		src || fail "cppcheck has complaints"
+fi
+
+# For those who work on the scripts; nobody else needs to install it.
+if command -v shellcheck >/dev/null 2>&1
+then
+	shellcheck -x test/*.sh .ci/run || fail "shellcheck has complaints"
+fi
+
+[ "$failed" -eq 0 ] || exit 1
+[ "$skipped" -eq 0 ] || exit 77
