@@ -26,9 +26,9 @@ EXTENSION    = ai_chat_run
 EXTVERSION  := $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" $(EXTENSION).control)
 MODULE_big   = $(EXTENSION)
 ROOMS        = module settings shared_state databases counters run_state run_id arguments \
-               run_sql planning run_table attempt deferral begin_run finalize_run run_calls \
+               run_sql planning run_table run_row deferred_row run_batch attempt deferral begin_run finalize_run run_calls \
                request_stop get_run run_triggers sweep_runs grant_app_access \
-               worker_unit worker launcher
+               worker_unit worker worker_tasks launcher
 OBJS         = $(ROOMS:%=src/%.o)
 SQL_PARTS    = sql/parts/table.sql sql/parts/functions.sql sql/parts/privileges.sql
 DATA_built   = sql/$(EXTENSION)--$(EXTVERSION).sql

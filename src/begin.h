@@ -4,7 +4,7 @@
 #ifndef ACR_BEGIN_H
 #define ACR_BEGIN_H
 
-#include "run_table.h"
+#include "run_row.h"
 
 typedef enum AcrBeginOutcome
 {

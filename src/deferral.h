@@ -4,7 +4,8 @@
 #ifndef ACR_DEFERRAL_H
 #define ACR_DEFERRAL_H
 
-#include "run_table.h"
+#include "deferred_row.h"
+#include "run_row.h"
 
 typedef enum AcrSettleOutcome
 {

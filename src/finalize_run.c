@@ -26,7 +26,7 @@
 #include "deferral.h"
 #include "miscadmin.h"
 #include "run_state.h"
-#include "run_table.h"
+#include "run_row.h"
 #include "settings.h"
 #include "utils/builtins.h"
 

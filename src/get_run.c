@@ -4,7 +4,7 @@
 #include "postgres.h"
 
 #include "arguments.h"
-#include "run_table.h"
+#include "run_row.h"
 
 PG_FUNCTION_INFO_V1(acr_get_run);
 PG_FUNCTION_INFO_V1(acr_get_latest_for_chat);

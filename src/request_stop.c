@@ -12,7 +12,7 @@
 #include "commands/async.h"
 #include "counters.h"
 #include "miscadmin.h"
-#include "run_table.h"
+#include "run_row.h"
 
 PG_FUNCTION_INFO_V1(acr_request_stop);
 PG_FUNCTION_INFO_V1(acr_request_stop_for_chat);

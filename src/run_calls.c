@@ -14,7 +14,7 @@
 #include "counters.h"
 #include "databases.h"
 #include "miscadmin.h"
-#include "run_table.h"
+#include "run_row.h"
 #include "shared_state.h"
 #include "utils/builtins.h"
 

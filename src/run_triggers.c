@@ -10,7 +10,7 @@
 #include "commands/trigger.h"
 #include "databases.h"
 #include "run_state.h"
-#include "run_table.h"
+#include "run_row.h"
 #include "shared_state.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"

@@ -4,7 +4,7 @@
 #ifndef ACR_SWEEP_H
 #define ACR_SWEEP_H
 
-#include "run_table.h"
+#include "run_batch.h"
 
 #define ACR_SWEPT_AT_BOOT_TEXT	"Run interrupted by a server restart."
 #define ACR_SWEPT_STALE_TEXT	"Run aborted: its runner has been silent for too long."

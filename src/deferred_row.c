@@ -1,0 +1,100 @@
+/*
+ * One deferred finalization: its row, typed.
+ */
+#include "postgres.h"
+
+#include "deferred_row.h"
+#include "utils/builtins.h"
+
+/* Records what could not be written.  False if there was one already. */
+bool
+acr_table_defer(const AcrRunKey *key, const char *status, text *error,
+				const char *cause)
+{
+	AcrParams	p = {0};
+
+	acr_param_key(&p, &key->id, &key->workspace_id);
+	acr_param_value(&p, CStringGetTextDatum(status));
+	acr_param_pointer(&p, error);
+	acr_param_value(&p, CStringGetTextDatum(cause));
+	acr_param_time(&p, GetCurrentTimestamp());
+	return acr_table_run(ACR_SQL_DEFER, ACR_AS_WRITE, &p) > 0;
+}
+
+/* The status that is deferred for the run, as of now, or NULL. */
+char *
+acr_table_find_deferred(const AcrRunKey *key)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	AcrParams	p = {0};
+	char	   *status = NULL;
+
+	acr_param_key(&p, &key->id, &key->workspace_id);
+	acr_table_open();
+	if (acr_table_execute(ACR_SQL_FIND_DEFERRED, ACR_AS_OF_NOW, &p) > 0)
+	{
+		bool		isnull;
+
+		status = MemoryContextStrdup(caller,
+									 TextDatumGetCString(acr_column(0, 1, &isnull)));
+	}
+	acr_table_close();
+	return status;
+}
+
+/*
+ * The next few deferred finalizations after the given one (NULL: from the
+ * first on), those of one run only if run_id is given.  Returns how many.
+ */
+int
+acr_table_list_deferred(const AcrRunKey *after, const pg_uuid_t *run_id,
+						AcrRunKey **keys)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	AcrParams	p = {0};
+	uint64		n;
+
+	acr_param_pointer(&p, after == NULL ? NULL : &after->workspace_id);
+	acr_param_pointer(&p, after == NULL ? NULL : &after->id);
+	acr_param_pointer(&p, run_id);
+	acr_table_open();
+	n = acr_table_execute(ACR_SQL_LIST_DEFERRED, ACR_AS_OF_NOW, &p);
+	*keys = MemoryContextAlloc(caller, Max(n, 1) * sizeof(AcrRunKey));
+	for (uint64 i = 0; i < n; i++)
+	{
+		acr_column_uuid(i, 1, &(*keys)[i].workspace_id);
+		acr_column_uuid(i, 2, &(*keys)[i].id);
+	}
+	acr_table_close();
+	return (int) n;
+}
+
+/* Locks the run's row if that needs no waiting for a client. */
+bool
+acr_table_lock_now(const AcrRunKey *key)
+{
+	AcrParams	p = {0};
+
+	acr_param_key(&p, &key->id, &key->workspace_id);
+	return acr_table_run(ACR_SQL_LOCK_RUN, ACR_AS_WRITE, &p) > 0;
+}
+
+/* True if this call made the run terminal. */
+bool
+acr_table_apply_deferred(const AcrRunKey *key)
+{
+	AcrParams	p = {0};
+
+	acr_param_key(&p, &key->id, &key->workspace_id);
+	acr_param_time(&p, GetCurrentTimestamp());
+	return acr_table_run(ACR_SQL_APPLY_DEFERRED, ACR_AS_WRITE, &p) > 0;
+}
+
+bool
+acr_table_forget_deferred(const AcrRunKey *key)
+{
+	AcrParams	p = {0};
+
+	acr_param_key(&p, &key->id, &key->workspace_id);
+	return acr_table_run(ACR_SQL_FORGET_DEFERRED, ACR_AS_WRITE, &p) > 0;
+}

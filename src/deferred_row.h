@@ -1,0 +1,19 @@
+/*
+ * One deferred finalization: its row, typed.
+ */
+#ifndef ACR_DEFERRED_ROW_H
+#define ACR_DEFERRED_ROW_H
+
+#include "run_table.h"
+
+extern bool acr_table_defer(const AcrRunKey *key, const char *status,
+							text *error, const char *cause);
+extern char *acr_table_find_deferred(const AcrRunKey *key);
+extern int	acr_table_list_deferred(const AcrRunKey *after,
+									const pg_uuid_t *run_id,
+									AcrRunKey **keys);
+extern bool acr_table_lock_now(const AcrRunKey *key);
+extern bool acr_table_apply_deferred(const AcrRunKey *key);
+extern bool acr_table_forget_deferred(const AcrRunKey *key);
+
+#endif							/* ACR_DEFERRED_ROW_H */

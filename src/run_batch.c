@@ -1,0 +1,195 @@
+/*
+ * Many runs: the batches of sweeps and purges.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type_d.h"
+#include "run_batch.h"
+#include "shared_state.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+
+/* The next uuid in sort order; false if there is none. */
+static bool
+uuid_increment(pg_uuid_t *uuid)
+{
+	for (int i = UUID_LEN - 1; i >= 0; i--)
+	{
+		if (++uuid->data[i] != 0)
+			return true;
+	}
+	return false;
+}
+
+/* An array of uuids in the current memory context. */
+static ArrayType *
+uuid_array(Datum *ids, int n)
+{
+	return construct_array(ids, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR);
+}
+
+static void
+add_boot_filter(AcrParams *p, const AcrSweepFilter *filter)
+{
+	acr_param_value(p, TransactionIdGetDatum(acr_shared_start_xid()));
+	acr_param_time(p, filter->created_before);
+	acr_param_time(p, filter->silent_since);
+}
+
+/*
+ * Locks the next batch of runs and moves *from_chat past it.  Returns their
+ * ids, in SPI memory, and how many there are.
+ */
+static ArrayType *
+lock_batch(const AcrSweepFilter *filter, int64 limit, pg_uuid_t *from_chat,
+		   bool *more, int *locked)
+{
+	AcrParams	p = {0};
+	Datum	   *ids;
+	uint64		n;
+
+	acr_param_pointer(&p, from_chat);
+	acr_param_value(&p, Int64GetDatum(limit));
+	if (filter->at_boot)
+		add_boot_filter(&p, filter);
+	else
+	{
+		acr_param_time(&p, filter->silent_since);
+		acr_param_pointer(&p, filter->runner);
+	}
+	n = acr_table_execute(filter->at_boot ? ACR_SQL_BOOT_SWEEP_LOCK : ACR_SQL_SWEEP_LOCK,
+						  ACR_AS_WRITE, &p);
+
+	ids = palloc(Max(n, 1) * sizeof(Datum));
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool		isnull;
+
+		ids[i] = acr_column(i, 1, &isnull);
+	}
+	*more = n > 0 && (int64) n >= limit;
+	if (*more)
+	{
+		acr_column_uuid(n - 1, 2, from_chat);
+		*more = uuid_increment(from_chat);
+	}
+	*locked = (int) n;
+	return uuid_array(ids, (int) n);
+}
+
+/*
+ * Aborts the next batch of at most "limit" active runs that the filter picks.
+ * Runs that a client has locked and runs with a deferred finalization are left
+ * out.  Returns the number of runs aborted; *more tells whether to go on, from
+ * *from_chat, which the first call must set to zeroes.
+ */
+int64
+acr_table_sweep_batch(const AcrSweepFilter *filter, const char *error,
+					  int64 limit, pg_uuid_t *from_chat, bool *more)
+{
+	ArrayType  *ids;
+	int			locked;
+	int64		aborted = 0;
+
+	acr_table_open();
+	ids = lock_batch(filter, limit, from_chat, more, &locked);
+	if (locked > 0)
+	{
+		AcrParams	p = {0};
+
+		acr_param_pointer(&p, ids);
+		acr_param_value(&p, CStringGetTextDatum(error));
+		acr_param_time(&p, GetCurrentTimestamp());
+		aborted = acr_table_execute(ACR_SQL_SWEEP_ABORT, ACR_AS_WRITE, &p);
+	}
+	acr_table_close();
+	return aborted;
+}
+
+/* Is there a run left that the boot sweep has to settle? */
+bool
+acr_table_boot_sweep_left(const AcrSweepFilter *filter)
+{
+	pg_uuid_t	from_chat = {0};
+	AcrParams	p = {0};
+
+	acr_param_pointer(&p, &from_chat);
+	acr_param_value(&p, Int64GetDatum(1));
+	add_boot_filter(&p, filter);
+	return acr_table_run(ACR_SQL_BOOT_SWEEP_LEFT, ACR_AS_OF_NOW, &p) > 0;
+}
+
+/*
+ * Looks at the next runs in the order of their ids and collects those that
+ * are terminal since before the given time, at most "limit" of them.
+ */
+static ArrayType *
+collect_old(TimestampTz before, int64 limit, pg_uuid_t *from_id, bool *more,
+			int *collected)
+{
+	const int64 step = 10000;
+	AcrParams	p = {0};
+	Datum	   *ids;
+	uint64		n;
+	uint64		i;
+	int			old = 0;
+
+	acr_param_pointer(&p, from_id);
+	acr_param_time(&p, before);
+	acr_param_value(&p, Int64GetDatum(step));
+	n = acr_table_execute(ACR_SQL_PURGE_LOOK, ACR_AS_OF_NOW, &p);
+
+	ids = palloc(Max(n, 1) * sizeof(Datum));
+	for (i = 0; i < n && old < limit; i++)
+	{
+		bool		isnull;
+
+		if (acr_column_bool(i, 2))
+			ids[old++] = acr_column(i, 1, &isnull);
+	}
+	*more = i < n || (int64) n == step;
+	if (*more)
+	{
+		acr_column_uuid(i - 1, 1, from_id);
+		*more = uuid_increment(from_id);
+	}
+	*collected = old;
+	return uuid_array(ids, old);
+}
+
+/*
+ * Deletes terminal runs that finished before the given time, at most "limit",
+ * among the next ones in the order of their ids.  A run with a deferred
+ * finalization or locked by a client stays.  Returns the number deleted; *more
+ * tells whether to go on, from *from_id, which the first call must set to
+ * zeroes.
+ */
+int64
+acr_table_purge_batch(TimestampTz before, int64 limit, pg_uuid_t *from_id,
+					  bool *more)
+{
+	ArrayType  *ids;
+	int			old;
+	int64		deleted = 0;
+
+	acr_table_open();
+	ids = collect_old(before, limit, from_id, more, &old);
+	if (old > 0)
+	{
+		AcrParams	p = {0};
+
+		acr_param_pointer(&p, ids);
+		deleted = acr_table_execute(ACR_SQL_PURGE_DELETE, ACR_AS_WRITE, &p);
+	}
+	acr_table_close();
+	return deleted;
+}
+
+/* Does a statement without parameters find a row? */
+bool
+acr_table_any(AcrSqlId which)
+{
+	AcrParams	p = {0};
+
+	return acr_table_run(which, ACR_AS_OF_NOW, &p) > 0;
+}

@@ -1,0 +1,222 @@
+/*
+ * One run: its row, typed.
+ */
+#include "postgres.h"
+
+#include "funcapi.h"
+#include "run_row.h"
+#include "run_state.h"
+#include "utils/builtins.h"
+
+/* ---- begin ---- */
+
+/*
+ * Inserts a running run.  Returns false if there was a conflict: on the chat's
+ * slot, or, with "once", also on the run id.  Waits for an uncommitted rival.
+ */
+bool
+acr_table_insert(const AcrNewRun *new_run, bool once)
+{
+	AcrParams	p = {0};
+
+	acr_param_pointer(&p, &new_run->key.id);
+	acr_param_pointer(&p, &new_run->chat_id);
+	acr_param_pointer(&p, &new_run->key.workspace_id);
+	acr_param_pointer(&p, new_run->created_by);
+	acr_param_pointer(&p, new_run->trigger);
+	acr_param_pointer(&p, new_run->runner);
+	acr_param_time(&p, GetCurrentTimestamp());
+	return acr_table_run(once ? ACR_SQL_INSERT_RUN_ONCE : ACR_SQL_INSERT_RUN,
+						 ACR_AS_WRITE, &p) > 0;
+}
+
+bool
+acr_table_find_active(const pg_uuid_t *chat_id, const pg_uuid_t *workspace_id,
+					  AcrActiveRun *active)
+{
+	AcrParams	p = {0};
+	bool		found;
+
+	acr_param_key(&p, chat_id, workspace_id);
+	acr_table_open();
+	found = acr_table_execute(ACR_SQL_FIND_ACTIVE_OF_CHAT, ACR_AS_OF_NOW, &p) > 0;
+	if (found)
+	{
+		bool		isnull;
+
+		acr_column_uuid(0, 1, &active->id);
+		active->since = DatumGetTimestampTz(acr_column(0, 2, &isnull));
+	}
+	acr_table_close();
+	return found;
+}
+
+/* Does the chat have an active run in another workspace? */
+bool
+acr_table_busy_elsewhere(const pg_uuid_t *chat_id,
+						 const pg_uuid_t *workspace_id)
+{
+	AcrParams	p = {0};
+
+	acr_param_key(&p, chat_id, workspace_id);
+	return acr_table_run(ACR_SQL_CHAT_BUSY_ELSEWHERE, ACR_AS_OF_NOW, &p) > 0;
+}
+
+/* ---- one run ---- */
+
+/* Looks a run up as of now. */
+bool
+acr_table_find(const AcrRunKey *key, AcrRun *found)
+{
+	AcrParams	p = {0};
+	bool		exists;
+
+	acr_param_key(&p, &key->id, &key->workspace_id);
+	acr_table_open();
+	exists = acr_table_execute(ACR_SQL_FIND_RUN, ACR_AS_OF_NOW, &p) > 0;
+	if (exists)
+	{
+		bool		isnull;
+
+		strlcpy(found->status, TextDatumGetCString(acr_column(0, 1, &isnull)),
+				sizeof(found->status));
+		found->is_terminal = acr_state_is_terminal(found->status);
+		acr_column_uuid(0, 2, &found->chat_id);
+		found->stop_requested = acr_column_bool(0, 3);
+	}
+	acr_table_close();
+	return exists;
+}
+
+/* The once gate: true if this call made the run terminal. */
+bool
+acr_table_finish(const AcrRunKey *key, const char *status, text *error)
+{
+	AcrParams	p = {0};
+
+	acr_param_key(&p, &key->id, &key->workspace_id);
+	acr_param_value(&p, CStringGetTextDatum(status));
+	acr_param_pointer(&p, error);
+	acr_param_time(&p, GetCurrentTimestamp());
+	return acr_table_run(ACR_SQL_FINISH_RUN, ACR_AS_WRITE, &p) > 0;
+}
+
+/* Runs a write of the runner that returns whether a stop is requested. */
+static bool
+run_and_get_signal(AcrSqlId id, AcrParams *p, bool *stop_requested)
+{
+	bool		done;
+
+	acr_table_open();
+	done = acr_table_execute(id, ACR_AS_WRITE, p) > 0;
+	if (done)
+		*stop_requested = acr_column_bool(0, 1);
+	acr_table_close();
+	return done;
+}
+
+bool
+acr_table_record_step(const AcrRunKey *key, int32 step_count,
+					  bool *stop_requested)
+{
+	AcrParams	p = {0};
+
+	acr_param_key(&p, &key->id, &key->workspace_id);
+	acr_param_value(&p, Int32GetDatum(step_count));
+	acr_param_time(&p, GetCurrentTimestamp());
+	return run_and_get_signal(ACR_SQL_RECORD_STEP, &p, stop_requested);
+}
+
+bool
+acr_table_heartbeat(const AcrRunKey *key, bool *stop_requested)
+{
+	AcrParams	p = {0};
+
+	acr_param_key(&p, &key->id, &key->workspace_id);
+	acr_param_time(&p, GetCurrentTimestamp());
+	return run_and_get_signal(ACR_SQL_HEARTBEAT, &p, stop_requested);
+}
+
+bool
+acr_table_link(const AcrRunKey *key, const pg_uuid_t *message_id)
+{
+	AcrParams	p = {0};
+
+	acr_param_key(&p, &key->id, &key->workspace_id);
+	acr_param_pointer(&p, message_id);
+	acr_param_time(&p, GetCurrentTimestamp());
+	return acr_table_run(ACR_SQL_LINK_MESSAGE, ACR_AS_WRITE, &p) > 0;
+}
+
+/* Stamps the stop request.  False if the run is not active or has one. */
+bool
+acr_table_mark_stop(const AcrRunKey *key)
+{
+	AcrParams	p = {0};
+
+	acr_param_key(&p, &key->id, &key->workspace_id);
+	acr_param_time(&p, GetCurrentTimestamp());
+	return acr_table_run(ACR_SQL_MARK_STOP, ACR_AS_WRITE, &p) > 0;
+}
+
+/* The same for whatever run is active in the chat; tells which. */
+bool
+acr_table_mark_stop_of_chat(const pg_uuid_t *chat_id,
+							const pg_uuid_t *workspace_id, pg_uuid_t *run_id)
+{
+	AcrParams	p = {0};
+	bool		marked;
+
+	acr_param_key(&p, chat_id, workspace_id);
+	acr_param_time(&p, GetCurrentTimestamp());
+	acr_table_open();
+	marked = acr_table_execute(ACR_SQL_MARK_STOP_OF_CHAT, ACR_AS_WRITE, &p) > 0;
+	if (marked)
+		acr_column_uuid(0, 1, run_id);
+	acr_table_close();
+	return marked;
+}
+
+/* Deletes a chat's runs, in any workspace if none is given. */
+void
+acr_table_delete_of_chat(const pg_uuid_t *chat_id,
+						 const pg_uuid_t *workspace_id)
+{
+	AcrParams	p = {0};
+
+	acr_param_pointer(&p, chat_id);
+	if (workspace_id != NULL)
+		acr_param_pointer(&p, workspace_id);
+	acr_table_run(workspace_id != NULL ? ACR_SQL_DELETE_OF_CHAT :
+				  ACR_SQL_DELETE_OF_CHAT_ANYWHERE, ACR_AS_WRITE, &p);
+}
+
+/*
+ * Answers a get function: zero or one row of the table.  The row comes as one
+ * composite value, which has the table's own shape whatever columns somebody
+ * has added or dropped.
+ */
+Datum
+acr_table_get(FunctionCallInfo fcinfo, AcrSqlId which, const pg_uuid_t *id,
+			  const pg_uuid_t *workspace_id)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	AcrParams	p = {0};
+
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+
+	acr_param_key(&p, id, workspace_id);
+	acr_table_open();
+	if (acr_table_execute(which, ACR_AS_OF_CALLER, &p) > 0)
+	{
+		bool		isnull;
+		HeapTupleHeader row = DatumGetHeapTupleHeader(acr_column(0, 1, &isnull));
+		HeapTupleData tuple = {0};
+
+		tuple.t_len = HeapTupleHeaderGetDatumLength(row);
+		tuple.t_data = row;
+		tuplestore_puttuple(rsinfo->setResult, &tuple);
+	}
+	acr_table_close();
+	return (Datum) 0;
+}

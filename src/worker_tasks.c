@@ -1,0 +1,228 @@
+/*
+ * The tasks of a worker's visit: deferred finalizations, the boot sweep, the
+ * sweep of silent runs, retention.
+ */
+#include "postgres.h"
+
+#include "ai_chat_run.h"
+#include "counters.h"
+#include "run_batch.h"
+#include "settings.h"
+#include "shared_state.h"
+#include "worker.h"
+
+/* Retention looks at every run, so it is done at most this often. */
+#define PURGE_INTERVAL_MAX_MS	(60 * 60 * 1000)
+
+/* ---- deferred finalizations ---- */
+
+static void
+settle_body(void *arg)
+{
+	AcrWork    *work = arg;
+
+	work->found = acr_deferral_settle_some(&work->after, NULL, &work->tally) > 0;
+}
+
+static void
+settle_deferred(AcrWork *work)
+{
+	bool		complete;
+
+	do
+	{
+		complete = acr_work_step(work, settle_body);
+	} while (complete && work->found);
+
+	if (work->tally.settled > 0)
+		ereport(LOG,
+				(errmsg("database \"%s\": %lld deferred finalization(s) applied",
+						work->database, (long long) work->tally.settled)));
+	if (!complete)
+		return;
+	if (work->tally.failed > 0)
+		acr_work_task_failed(work, work->tally.failure);
+	else
+		acr_work_task_done(work, DT_NOEND);
+}
+
+/* ---- sweeps ---- */
+
+static void
+sweep_body(void *arg)
+{
+	AcrWork    *work = arg;
+	int64		n = acr_sweep_step(&work->filter, work->error_text,
+								   acr_sweep_batch_size, &work->cursor);
+
+	acr_count_at_commit(work->filter.at_boot ? ACR_SWEPT_AT_BOOT :
+						ACR_SWEPT_STALE, n);
+	work->done += n;
+}
+
+/* Sweeps to the end; false if it ended early. */
+static bool
+sweep(AcrWork *work, const char *error_text)
+{
+	work->error_text = error_text;
+	work->done = 0;
+	memset(&work->cursor, 0, sizeof(work->cursor));
+	do
+	{
+		if (!acr_work_step(work, sweep_body))
+			return false;
+	} while (work->cursor.more);
+	return true;
+}
+
+/* How long to wait still for runners to call, in ms. */
+static int64
+grace_left(void)
+{
+	TimestampTz until;
+
+	if (acr_boot_sweep != ACR_BOOT_SWEEP_GRACE)
+		return 0;
+	until = TimestampTzPlusMilliseconds(acr_shared_open_time(), acr_boot_grace);
+	return TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+}
+
+static void
+choose_boot_filter(AcrWork *work)
+{
+	AcrSweepFilter *filter = &work->filter;
+
+	memset(filter, 0, sizeof(*filter));
+	filter->at_boot = true;
+
+	/*
+	 * A database that was made since server start, from a template, is not
+	 * judged by time: what was copied into it may bear any.
+	 */
+	filter->created_before = work->visit.present_at_start ?
+		acr_shared_start_time() : DT_NOBEGIN;
+	filter->silent_since = acr_boot_sweep == ACR_BOOT_SWEEP_GRACE ?
+		acr_shared_open_time() : DT_NOEND;
+}
+
+static void
+boot_sweep_left_body(void *arg)
+{
+	AcrWork    *work = arg;
+
+	work->found = acr_table_boot_sweep_left(&work->filter);
+}
+
+/*
+ * The boot sweep.  A run whose row a client has locked is left for the next
+ * visit, and the sweep is not done before.
+ */
+static void
+boot_sweep(AcrWork *work)
+{
+	int64		wait_ms = grace_left();
+	bool		complete;
+
+	if (wait_ms > 0)
+	{
+		acr_work_task_done(work, acr_work_in_ms(wait_ms));
+		return;
+	}
+	if (acr_boot_sweep == ACR_BOOT_SWEEP_OFF)
+	{
+		acr_work_task_done(work, DT_NOEND);
+		return;
+	}
+
+	choose_boot_filter(work);
+	complete = sweep(work, ACR_SWEPT_AT_BOOT_TEXT);
+	work->visit.boot_runs = work->done;
+	if (work->done > 0)
+		ereport(LOG,
+				(errmsg("boot sweep of database \"%s\": %lld dangling agent run(s) aborted",
+						work->database, (long long) work->done)));
+
+	if (complete && acr_work_step(work, boot_sweep_left_body))
+		acr_work_task_done(work, work->found ? acr_work_in_ms(ACR_BLOCKED_RETRY_MS) : DT_NOEND);
+}
+
+static void
+sweep_silent(AcrWork *work)
+{
+	TimestampTz since = acr_work_in_ms(-(int64) acr_stale_after);
+
+	if (acr_stale_after > 0 && acr_sweep_silent_since(since, &work->filter))
+	{
+		bool		complete = sweep(work, ACR_SWEPT_STALE_TEXT);
+
+		if (work->done > 0)
+			ereport(LOG,
+					(errmsg("database \"%s\": %lld silent agent run(s) aborted",
+							work->database, (long long) work->done)));
+		if (!complete)
+			return;
+	}
+	acr_work_task_done(work, DT_NOEND);
+}
+
+/* ---- retention ---- */
+
+static void
+purge_body(void *arg)
+{
+	AcrWork    *work = arg;
+
+	work->done += acr_purge_step(work->purge_before, acr_sweep_batch_size,
+								 &work->cursor);
+}
+
+static void
+purge_old(AcrWork *work)
+{
+	int64		retention_ms = (int64) acr_retention * 1000;
+
+	if (acr_retention == 0)
+	{
+		acr_work_task_done(work, DT_NOEND);
+		return;
+	}
+
+	work->purge_before = acr_work_in_ms(-retention_ms);
+	work->done = 0;
+	memset(&work->cursor, 0, sizeof(work->cursor));
+	do
+	{
+		if (!acr_work_step(work, purge_body))
+			return;
+	} while (work->cursor.more);
+
+	if (work->done > 0)
+		ereport(LOG,
+				(errmsg("database \"%s\": %lld old agent run(s) deleted",
+						work->database, (long long) work->done)));
+	acr_work_task_done(work, acr_work_in_ms(Min(Max(retention_ms / 10, acr_reconcile_interval),
+												PURGE_INTERVAL_MAX_MS)));
+}
+
+/* Does the current task. */
+void
+acr_work_do_task(AcrWork *work)
+{
+	switch (work->task)
+	{
+		case ACR_TASK_SETTLE:
+			settle_deferred(work);
+			break;
+		case ACR_TASK_BOOT_SWEEP:
+			boot_sweep(work);
+			break;
+		case ACR_TASK_SWEEP_SILENT:
+			sweep_silent(work);
+			break;
+		case ACR_TASK_PURGE:
+			purge_old(work);
+			break;
+		case ACR_N_TASKS:
+			break;
+	}
+}
