@@ -2,7 +2,7 @@
 # Every test, on private servers; what `make check` runs. Ends with one line "N passed, N failed", perhaps with
 # ", N skipped", and fails unless something passed and nothing failed. To run less:
 #
-#   CHECK_ONLY=regress,isolation,tap,pgtap,lint   only these suites
+#   CHECK_ONLY=lint,demo,regress,isolation,tap,pgtap   only these suites
 #   REGRESS='t_a t_b'  ISOLATION='race_a'         only these of the suites regress and isolation
 #   PROVE_TESTS=test/t/003_x.pl                   only these TAP tests
 #   JOBS=1                                        TAP tests one after the other (default 2)
@@ -45,7 +45,7 @@ fatal() { echo "check: $*"; count fatal 0 1 0; exit 1; }
 # Only lint can do without a server.
 pg_config=${PG_CONFIG:-pg_config}
 servers=
-if wanted regress || wanted isolation || wanted tap || wanted pgtap
+if wanted demo || wanted regress || wanted isolation || wanted tap || wanted pgtap
 then
 	servers=yes
 	pg_config=$(bash test/setup.sh test) || fatal "what the tests need is not installed"
@@ -65,6 +65,20 @@ fi
 [ -n "$servers" ] || exit
 say "building for $("$pg_config" --version)"
 make -s -j "$(nproc)" PG_CONFIG="$pg_config" || fatal "the build failed"
+
+# The demo is a promise too; it compares what it shows with what it says.
+if wanted demo
+then
+	say demo
+	if PG_CONFIG=$pg_config DEMO_STOP=1 bash test/demo.sh >"$STAGE/demo.log" 2>&1
+	then
+		count demo 1 0 0
+	else
+		count demo 0 1 0
+		tail -n 60 "$STAGE/demo.log"
+	fi
+fi
+
 private_install "$pg_config" || fatal "the private installation failed"
 
 # The user who runs the servers may not be able to read the checkout.
