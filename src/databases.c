@@ -35,6 +35,9 @@ typedef enum VisitState
 #define PAUSE_MIN_S			1
 #define PAUSE_MAX_S			60
 
+/* Between two visits for news; a burst of news shall not mean one of workers. */
+#define VISIT_SPACING_MS	200
+
 typedef struct Database
 {
 	Oid			dboid;			/* hash key */
@@ -48,6 +51,8 @@ typedef struct Database
 	VisitState	visit;
 	bool		has_extension;	/* as of the last visit */
 	AcrTask		tasks[ACR_N_TASKS];
+	TimestampTz visited_at;		/* end of the last visit */
+	bool		reconsider;		/* settings changed during a visit */
 	TimestampTz boot_done_at;	/* 0: not yet */
 	int64		boot_runs;
 	char		last_error[LAST_ERROR_MAXLEN];
@@ -232,12 +237,14 @@ acr_databases_end_scan(void)
 static TimestampTz
 visit_due(Database *db, TimestampTz periodic_due)
 {
+	AcrTask    *settle = &db->tasks[ACR_TASK_SETTLE];
 	AcrTask    *silent = &db->tasks[ACR_TASK_SWEEP_SILENT];
+	TimestampTz spaced = TimestampTzPlusMilliseconds(db->visited_at, VISIT_SPACING_MS);
 	uint32		news = pg_atomic_read_u32(&db->news);
 	TimestampTz due = DT_NOEND;
 
 	if ((news & ACR_NEWS_DEFERRED) != 0)
-		db->tasks[ACR_TASK_SETTLE].due = DT_NOBEGIN;
+		settle->due = Min(settle->due, spaced);
 	if ((news & ACR_NEWS_ACTIVE) != 0)
 		silent->due = Min(silent->due, periodic_due);
 
@@ -295,8 +302,23 @@ acr_databases_unclaim(Oid dboid)
 }
 
 /*
+ * All of it is to be looked at anew.  A boot sweep that is done stays done.
+ * Caller holds the lock.
+ */
+static void
+make_all_due(Database *db)
+{
+	for (int i = 0; i < ACR_N_TASKS; i++)
+	{
+		if (i != ACR_TASK_BOOT_SWEEP || db->boot_done_at == 0)
+			db->tasks[i].due = DT_NOBEGIN;
+	}
+	db->reconsider = false;
+}
+
+/*
  * The settings have changed: when what is due is to be found out anew,
- * wherever the extension is.  A boot sweep that is done stays done.
+ * wherever the extension is; where a visit is going on, once it has ended.
  */
 void
 acr_databases_reconsider(void)
@@ -308,13 +330,10 @@ acr_databases_reconsider(void)
 	hash_seq_init(&seq, databases);
 	while ((db = hash_seq_search(&seq)) != NULL)
 	{
-		if (!db->has_extension)
-			continue;
-		for (int i = 0; i < ACR_N_TASKS; i++)
-		{
-			if (i != ACR_TASK_BOOT_SWEEP || db->boot_done_at == 0)
-				db->tasks[i].due = DT_NOBEGIN;
-		}
+		if (db->visit != VISIT_NONE)
+			db->reconsider = true;
+		else if (db->has_extension)
+			make_all_due(db);
 	}
 	LWLockRelease(acr_shared_lock());
 }
@@ -326,13 +345,23 @@ acr_task_pause(const AcrTask *task)
 	return Min(PAUSE_MIN_S << Min(Max(task->failures - 1, 0), 10), PAUSE_MAX_S);
 }
 
-/* The task failed once more, and is due again after a pause. */
-void
+/*
+ * The task failed once more, and is due again after a pause.  Returns false if
+ * the pause after an earlier failure is not over yet; then it stays as it is.
+ */
+bool
 acr_task_book_failure(AcrTask *task)
 {
-	task->failures++;
-	task->due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-											acr_task_pause(task) * 1000L);
+	TimestampTz now = GetCurrentTimestamp();
+	bool		first = now >= task->quiet_until;
+
+	if (first)
+	{
+		task->failures++;
+		task->quiet_until = TimestampTzPlusMilliseconds(now, acr_task_pause(task) * 1000L);
+	}
+	task->due = task->quiet_until;
+	return first;
 }
 
 /* Caller holds the lock. */
@@ -353,7 +382,7 @@ book_failed_visit(Database *db, const char *error)
 	for (int i = 0; i < ACR_N_TASKS; i++)
 	{
 		if (db->tasks[i].due <= now)
-			acr_task_book_failure(&db->tasks[i]);
+			(void) acr_task_book_failure(&db->tasks[i]);
 	}
 	set_last_error(db, error);
 }
@@ -418,9 +447,12 @@ acr_databases_visit_end(const AcrVisit *visit)
 	LWLockAcquire(acr_shared_lock(), LW_EXCLUSIVE);
 	db->visit = VISIT_NONE;
 	db->has_extension = visit->has_extension;
+	db->visited_at = GetCurrentTimestamp();
 	memcpy(db->tasks, visit->tasks, sizeof(visit->tasks));
 	if (db->boot_done_at == 0 && visit->tasks[ACR_TASK_BOOT_SWEEP].due == DT_NOEND)
 		db->boot_done_at = GetCurrentTimestamp();
+	if (db->reconsider && db->has_extension)
+		make_all_due(db);
 	db->boot_runs += visit->boot_runs;
 	if (visit->error != NULL)
 		set_last_error(db, visit->error);

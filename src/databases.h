@@ -28,6 +28,7 @@ typedef struct AcrTask
 {
 	TimestampTz due;			/* DT_NOEND: not to be done */
 	int			failures;		/* in a row */
+	TimestampTz quiet_until;	/* end of the pause after the last one */
 } AcrTask;
 
 /* What a worker is given when its visit begins, and reports when it ends. */
@@ -61,7 +62,7 @@ extern void acr_databases_visit_lost(Oid dboid);
 extern void acr_databases_visit_begin(Oid dboid, AcrVisit *visit);
 extern void acr_databases_visit_end(const AcrVisit *visit);
 
-extern void acr_task_book_failure(AcrTask *task);
+extern bool acr_task_book_failure(AcrTask *task);
 extern int	acr_task_pause(const AcrTask *task);
 
 #endif							/* ACR_DATABASES_H */

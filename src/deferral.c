@@ -118,23 +118,38 @@ tally_one(AcrSettleTally *tally, const AcrRunKey *key)
  * *after past them.  Never waits behind a client's row lock.  Returns how many
  * were looked at; 0 means that there are no more.
  */
-int
-acr_deferral_settle_some(AcrRunKey *after, const pg_uuid_t *run_id,
-						 AcrSettleTally *tally)
+static int
+settle_some(AcrRunKey *after, const pg_uuid_t *run_id, TimestampTz due_by,
+			bool postpone, AcrSettleTally *tally)
 {
 	static const AcrRunKey none = {0};
 	AcrRunKey  *keys;
 	int			n;
 
 	n = acr_table_list_deferred(memcmp(after, &none, sizeof(none)) == 0 ?
-								NULL : after, run_id, &keys);
+								NULL : after, run_id, due_by, &keys);
 	for (int i = 0; i < n; i++)
 	{
+		int64		failed = tally->failed;
+
 		CHECK_FOR_INTERRUPTS();
 		tally_one(tally, &keys[i]);
+		if (postpone && tally->failed > failed)
+			acr_table_postpone_deferred(&keys[i]);
 		*after = keys[i];
 	}
 	return n;
+}
+
+/*
+ * The same for the background worker: those whose time has come, and one that
+ * fails is put off, so that it neither holds up the others nor is tried all
+ * the time.
+ */
+int
+acr_deferral_settle_due(AcrRunKey *after, AcrSettleTally *tally)
+{
+	return settle_some(after, NULL, GetCurrentTimestamp(), true, tally);
 }
 
 /* Applies what can be applied now, of one run only if run_id is given. */
@@ -143,7 +158,7 @@ acr_deferral_settle_all(const pg_uuid_t *run_id, AcrSettleTally *tally)
 {
 	AcrRunKey	after = {0};
 
-	while (acr_deferral_settle_some(&after, run_id, tally) > 0)
+	while (settle_some(&after, run_id, DT_NOEND, false, tally) > 0)
 		;
 }
 

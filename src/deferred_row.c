@@ -44,11 +44,12 @@ acr_table_find_deferred(const AcrRunKey *key)
 
 /*
  * The next few deferred finalizations after the given one (NULL: from the
- * first on), those of one run only if run_id is given.  Returns how many.
+ * first on) that are to be tried by the given time, those of one run only if
+ * run_id is given.  Returns how many.
  */
 int
 acr_table_list_deferred(const AcrRunKey *after, const pg_uuid_t *run_id,
-						AcrRunKey **keys)
+						TimestampTz due_by, AcrRunKey **keys)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	AcrParams	p = {0};
@@ -57,6 +58,7 @@ acr_table_list_deferred(const AcrRunKey *after, const pg_uuid_t *run_id,
 	acr_param_pointer(&p, after == NULL ? NULL : &after->workspace_id);
 	acr_param_pointer(&p, after == NULL ? NULL : &after->id);
 	acr_param_pointer(&p, run_id);
+	acr_param_time(&p, due_by);
 	acr_table_open();
 	n = acr_table_execute(ACR_SQL_LIST_DEFERRED, ACR_AS_OF_NOW, &p);
 	*keys = MemoryContextAlloc(caller, Max(n, 1) * sizeof(AcrRunKey));
@@ -97,4 +99,36 @@ acr_table_forget_deferred(const AcrRunKey *key)
 
 	acr_param_key(&p, &key->id, &key->workspace_id);
 	return acr_table_run(ACR_SQL_FORGET_DEFERRED, ACR_AS_WRITE, &p) > 0;
+}
+
+/* A try failed: the next one comes after 1, 2, 4 ... 60 seconds. */
+void
+acr_table_postpone_deferred(const AcrRunKey *key)
+{
+	Interval	second = {.time = USECS_PER_SEC};
+	AcrParams	p = {0};
+
+	acr_param_key(&p, &key->id, &key->workspace_id);
+	acr_param_time(&p, GetCurrentTimestamp());
+	acr_param_pointer(&p, &second);
+	acr_table_run(ACR_SQL_POSTPONE_DEFERRED, ACR_AS_WRITE, &p);
+}
+
+/* When is the first of all to be tried?  False if there is none. */
+bool
+acr_table_next_deferred(TimestampTz *next_attempt_at)
+{
+	AcrParams	p = {0};
+	bool		any;
+
+	acr_table_open();
+	any = acr_table_execute(ACR_SQL_NEXT_DEFERRED, ACR_AS_OF_NOW, &p) > 0;
+	if (any)
+	{
+		bool		isnull;
+
+		*next_attempt_at = DatumGetTimestampTz(acr_column(0, 1, &isnull));
+	}
+	acr_table_close();
+	return any;
 }

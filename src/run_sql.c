@@ -32,6 +32,9 @@
 #define LT				" OPERATOR(pg_catalog.<) "
 #define GT				" OPERATOR(pg_catalog.>) "
 #define GE				" OPERATOR(pg_catalog.>=) "
+#define LE				" OPERATOR(pg_catalog.<=) "
+#define PLUS			" OPERATOR(pg_catalog.+) "
+#define TIMES			" OPERATOR(pg_catalog.*) "
 
 #define TEXTS(literal)	"('" literal "'::pg_catalog.text[])"
 #define IS_ACTIVE		"r.status" EQ "ANY " TEXTS(ACR_ACTIVE_STATES)
@@ -156,14 +159,27 @@ const AcrSql acr_sql[ACR_N_SQL] = {
 			" WHERE d.run_id" EQ "$1 AND d.workspace_id" EQ "$2"),
 		NULL, 2, {UUIDOID, UUIDOID}
 	},
-	/* after ($1, $2) in the order of the key; $3 picks one run, if given */
+	/* after ($1, $2) in the order of the key; $3 picks one run, if given; due by $4 */
 	[ACR_SQL_LIST_DEFERRED] = {
 		SQL("SELECT d.workspace_id, d.run_id FROM " DEFERRED " d"
 			" WHERE ($1 IS NULL OR"
 			" ROW(d.workspace_id, d.run_id)" GT "ROW($1, $2))"
 			" AND ($3 IS NULL OR d.run_id" EQ "$3)"
+			" AND d.next_attempt_at" LE "$4"
 			" ORDER BY d.workspace_id, d.run_id LIMIT 100"),
-		NULL, 3, {UUIDOID, UUIDOID, UUIDOID}
+		NULL, 4, {UUIDOID, UUIDOID, UUIDOID, TIMESTAMPTZOID}
+	},
+	[ACR_SQL_POSTPONE_DEFERRED] = {
+		SQL("UPDATE " DEFERRED " d SET attempts = d.attempts" PLUS "1,"
+			" next_attempt_at = $3" PLUS "($4" TIMES
+			"LEAST(60, pg_catalog.power(2, LEAST(d.attempts, 6))))"
+			" WHERE d.run_id" EQ "$1 AND d.workspace_id" EQ "$2"),
+		NULL, 4, {UUIDOID, UUIDOID, TIMESTAMPTZOID, INTERVALOID}
+	},
+	[ACR_SQL_NEXT_DEFERRED] = {
+		SQL("SELECT d.next_attempt_at FROM " DEFERRED " d"
+			" ORDER BY d.next_attempt_at LIMIT 1"),
+		NULL, 0, {0}
 	},
 	[ACR_SQL_LOCK_RUN] = {
 		SQL("SELECT FROM " RUNS " r WHERE " THIS_RUN
@@ -227,10 +243,6 @@ const AcrSql acr_sql[ACR_N_SQL] = {
 	[ACR_SQL_ANY_ACTIVE] = {
 		SQL("SELECT FROM " RUNS " r WHERE " IS_ACTIVE " LIMIT 1"),
 		BY_ACTIVE_CHAT, 0, {0}
-	},
-	[ACR_SQL_ANY_DEFERRED] = {
-		SQL("SELECT FROM " DEFERRED " LIMIT 1"),
-		NULL, 0, {0}
 	},
 	[ACR_SQL_ANY_PREPARED_XACT] = {
 		SQL("SELECT FROM pg_catalog.pg_prepared_xacts p WHERE p.database" EQ

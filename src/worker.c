@@ -40,12 +40,19 @@ current_task(AcrWork *work)
 	return &work->visit.tasks[work->task];
 }
 
+/* The current task is due again then, or never; earlier failures count on. */
+void
+acr_work_task_put_off(AcrWork *work, TimestampTz next_due)
+{
+	current_task(work)->due = next_due;
+}
+
 /* The current task is done for now, and due again then, or never. */
 void
 acr_work_task_done(AcrWork *work, TimestampTz next_due)
 {
+	acr_work_task_put_off(work, next_due);
 	current_task(work)->failures = 0;
-	current_task(work)->due = next_due;
 }
 
 TimestampTz
@@ -88,8 +95,9 @@ look_around(AcrWork *work)
 }
 
 /*
- * The current task failed: one WARNING, a pause, and the reason for the
- * registry.  If the extension was dropped under our feet, that was no failure.
+ * The current task failed: a WARNING, a pause, and the reason for the registry.
+ * A failure during the pause, which can only be one of another row, stays out
+ * of the log.  If the extension was dropped under our feet, that was no failure.
  */
 void
 acr_work_task_failed(AcrWork *work, const ErrorData *failure)
@@ -100,8 +108,9 @@ acr_work_task_failed(AcrWork *work, const ErrorData *failure)
 	if (!work->visit.has_extension)
 		return;
 
-	acr_task_book_failure(task);
 	work->visit.error = failure->message;
+	if (!acr_task_book_failure(task))
+		return;
 	ereport(WARNING,
 			(errcode(failure->sqlerrcode),
 			 errmsg("%s of database \"%s\" failed: %s",
@@ -143,7 +152,7 @@ what_is_left_body(void *arg)
 	AcrWork    *work = arg;
 
 	work->any_active = acr_table_any(ACR_SQL_ANY_ACTIVE);
-	work->any_deferred = acr_table_any(ACR_SQL_ANY_DEFERRED);
+	work->any_deferred = acr_table_next_deferred(&work->next_deferred);
 	work->any_prepared = (work->visit.news & ACR_NEWS_PREPARED) != 0 &&
 		acr_table_any(ACR_SQL_ANY_PREPARED_XACT);
 }
@@ -165,12 +174,17 @@ plan_next_visit(AcrWork *work)
 
 	if (work->any_active && acr_stale_after > 0)
 		silent->due = Min(silent->due, acr_work_in_ms(acr_reconcile_interval));
-	if (work->any_deferred && settle->failures == 0)
-		settle->due = acr_work_in_ms(ACR_BLOCKED_RETRY_MS);
+	if (work->any_deferred)
+		settle->due = Max(acr_work_in_ms(ACR_BLOCKED_RETRY_MS), work->next_deferred);
+	else
+		settle->failures = 0;
 	if (work->any_prepared)
 	{
+		TimestampTz due = settle->due;
+
 		acr_databases_raise_quietly(ACR_NEWS_PREPARED);
-		acr_task_book_failure(settle);
+		(void) acr_task_book_failure(settle);
+		settle->due = Min(settle->due, due);
 	}
 }
 

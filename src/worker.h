@@ -35,10 +35,12 @@ typedef struct AcrWork
 	/* what is left */
 	bool		any_active;
 	bool		any_deferred;
+	TimestampTz next_deferred;	/* when its next try is due */
 	bool		any_prepared;
 } AcrWork;
 
 extern bool acr_work_step(AcrWork *work, AcrUnitBody body);
+extern void acr_work_task_put_off(AcrWork *work, TimestampTz next_due);
 extern void acr_work_task_done(AcrWork *work, TimestampTz next_due);
 extern void acr_work_task_failed(AcrWork *work, const ErrorData *failure);
 extern TimestampTz acr_work_in_ms(int64 ms);

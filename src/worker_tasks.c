@@ -21,7 +21,7 @@ settle_body(void *arg)
 {
 	AcrWork    *work = arg;
 
-	work->found = acr_deferral_settle_some(&work->after, NULL, &work->tally) > 0;
+	work->found = acr_deferral_settle_due(&work->after, &work->tally) > 0;
 }
 
 static void
@@ -42,8 +42,9 @@ settle_deferred(AcrWork *work)
 		return;
 	if (work->tally.failed > 0)
 		acr_work_task_failed(work, work->tally.failure);
-	else
-		acr_work_task_done(work, DT_NOEND);
+
+	/* What is left, and when its time comes, is looked up at the end. */
+	acr_work_task_put_off(work, DT_NOEND);
 }
 
 /* ---- sweeps ---- */

@@ -53,6 +53,8 @@ CREATE TABLE ai_chat_run.deferred_finalizations (
 	error text,
 	cause text NOT NULL,
 	deferred_at timestamptz NOT NULL DEFAULT now(),
+	attempts integer NOT NULL DEFAULT 0,
+	next_attempt_at timestamptz NOT NULL DEFAULT now(),
 	CONSTRAINT deferred_finalizations_pkey PRIMARY KEY (workspace_id, run_id),
 	CONSTRAINT deferred_finalizations_status_terminal
 		CHECK (status IN ('succeeded', 'failed', 'aborted'))
@@ -134,6 +136,12 @@ COMMENT ON COLUMN ai_chat_run.deferred_finalizations.cause IS
 'Why it could not be written.';
 COMMENT ON COLUMN ai_chat_run.deferred_finalizations.deferred_at IS
 'When it was decided; becomes finished_at of the run.';
+COMMENT ON COLUMN ai_chat_run.deferred_finalizations.attempts IS
+'How often the background worker failed to apply it, not counting locks.';
+COMMENT ON COLUMN ai_chat_run.deferred_finalizations.next_attempt_at IS
+'When the background worker tries again at the earliest; any other call may at once.';
+COMMENT ON CONSTRAINT deferred_finalizations_pkey ON ai_chat_run.deferred_finalizations IS
+'One end a run; scoped by the workspace, so that a wrong one cannot take the place.';
 COMMENT ON CONSTRAINT deferred_finalizations_status_terminal ON ai_chat_run.deferred_finalizations IS
 'Only an end can be deferred.';
 
