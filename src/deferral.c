@@ -19,6 +19,7 @@
 #include "deferral.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "utils/memutils.h"
 
 PG_FUNCTION_INFO_V1(acr_settle_deferred);
 
@@ -88,6 +89,22 @@ acr_deferral_settle_here(const AcrRunKey *key)
 		acr_count_at_commit(ACR_SETTLED_LATER, 1);
 }
 
+/*
+ * Keeps what is reported of a failure.  The worker reports when the transaction
+ * whose memory the failure is in has ended.
+ */
+static ErrorData *
+keep_failure(const ErrorData *failure, MemoryContext context)
+{
+	ErrorData  *kept = MemoryContextAllocZero(context, sizeof(ErrorData));
+
+	kept->sqlerrcode = failure->sqlerrcode;
+	kept->message = MemoryContextStrdup(context, failure->message);
+	if (failure->detail != NULL)
+		kept->detail = MemoryContextStrdup(context, failure->detail);
+	return kept;
+}
+
 static void
 tally_one(AcrSettleTally *tally, const AcrRunKey *key)
 {
@@ -107,7 +124,7 @@ tally_one(AcrSettleTally *tally, const AcrRunKey *key)
 			if (tally->failed++ == 0)
 			{
 				tally->failed_key = *key;
-				tally->failure = failure;
+				tally->failure = keep_failure(failure, tally->context);
 			}
 			break;
 	}
@@ -174,7 +191,7 @@ acr_deferral_settle_all(const pg_uuid_t *run_id, AcrSettleTally *tally)
 Datum
 acr_settle_deferred(PG_FUNCTION_ARGS)
 {
-	AcrSettleTally tally = {0};
+	AcrSettleTally tally = {.context = CurrentMemoryContext};
 
 	PreventCommandIfReadOnly("settle_deferred()");
 	acr_deferral_settle_all(acr_optional_uuid(fcinfo, 0), &tally);

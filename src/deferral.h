@@ -17,6 +17,7 @@ typedef enum AcrSettleOutcome
 
 typedef struct AcrSettleTally
 {
+	MemoryContext context;		/* where to keep the failure */
 	int64		settled;
 	int64		blocked;
 	int64		failed;

@@ -159,7 +159,11 @@ const AcrSql acr_sql[ACR_N_SQL] = {
 			" WHERE d.run_id" EQ "$1 AND d.workspace_id" EQ "$2"),
 		NULL, 2, {UUIDOID, UUIDOID}
 	},
-	/* after ($1, $2) in the order of the key; $3 picks one run, if given; due by $4 */
+
+	/*
+	 * after ($1, $2) in the order of the key; $3 picks one run, if given; due
+	 * by $4
+	 */
 	[ACR_SQL_LIST_DEFERRED] = {
 		SQL("SELECT d.workspace_id, d.run_id FROM " DEFERRED " d"
 			" WHERE ($1 IS NULL OR"

@@ -88,7 +88,7 @@ acr_sweep_runs(PG_FUNCTION_ARGS)
 	bool		only_silent = !PG_ARGISNULL(0);
 	int64		max_runs = acr_optional_count(fcinfo, 2, "max_runs");
 	AcrSweepFilter filter = {.silent_since = DT_NOEND};
-	AcrSettleTally tally = {0};
+	AcrSettleTally tally = {.context = CurrentMemoryContext};
 	AcrCursor	cursor = {.more = true};
 	int64		aborted = 0;
 

@@ -236,7 +236,7 @@ void
 acr_worker_main(Datum main_arg)
 {
 	Oid			dboid = DatumGetObjectId(main_arg);
-	AcrWork		work = {0};
+	AcrWork		work = {.tally = {.context = TopMemoryContext}};
 	ErrorData  *failure;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
