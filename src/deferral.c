@@ -132,12 +132,12 @@ tally_one(AcrSettleTally *tally, const AcrRunKey *key)
 
 /*
  * Applies the next few after *after (all zeroes: from the first on) and moves
- * *after past them.  Never waits behind a client's row lock.  Returns how many
- * were looked at; 0 means that there are no more.
+ * *after past them, until "limit" are settled in all.  Never waits behind a
+ * client's row lock.  Returns how many there were; 0 means no more.
  */
 static int
 settle_some(AcrRunKey *after, const pg_uuid_t *run_id, TimestampTz due_by,
-			bool postpone, AcrSettleTally *tally)
+			bool postpone, int64 limit, AcrSettleTally *tally)
 {
 	static const AcrRunKey none = {0};
 	AcrRunKey  *keys;
@@ -145,7 +145,7 @@ settle_some(AcrRunKey *after, const pg_uuid_t *run_id, TimestampTz due_by,
 
 	n = acr_table_list_deferred(memcmp(after, &none, sizeof(none)) == 0 ?
 								NULL : after, run_id, due_by, &keys);
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < n && tally->settled < limit; i++)
 	{
 		int64		failed = tally->failed;
 
@@ -166,16 +166,22 @@ settle_some(AcrRunKey *after, const pg_uuid_t *run_id, TimestampTz due_by,
 int
 acr_deferral_settle_due(AcrRunKey *after, AcrSettleTally *tally)
 {
-	return settle_some(after, NULL, GetCurrentTimestamp(), true, tally);
+	return settle_some(after, NULL, GetCurrentTimestamp(), true, PG_INT64_MAX,
+					   tally);
 }
 
-/* Applies what can be applied now, of one run only if run_id is given. */
+/*
+ * Applies what can be applied now, of one run only if run_id is given, and at
+ * most "limit".
+ */
 void
-acr_deferral_settle_all(const pg_uuid_t *run_id, AcrSettleTally *tally)
+acr_deferral_settle_all(const pg_uuid_t *run_id, int64 limit,
+						AcrSettleTally *tally)
 {
 	AcrRunKey	after = {0};
 
-	while (settle_some(&after, run_id, DT_NOEND, false, tally) > 0)
+	while (tally->settled < limit &&
+		   settle_some(&after, run_id, DT_NOEND, false, limit, tally) > 0)
 		;
 }
 
@@ -194,7 +200,7 @@ acr_settle_deferred(PG_FUNCTION_ARGS)
 	AcrSettleTally tally = {.context = CurrentMemoryContext};
 
 	PreventCommandIfReadOnly("settle_deferred()");
-	acr_deferral_settle_all(acr_optional_uuid(fcinfo, 0), &tally);
+	acr_deferral_settle_all(acr_optional_uuid(fcinfo, 0), PG_INT64_MAX, &tally);
 	if (tally.failed > 0)
 		ereport(WARNING,
 				(errcode(tally.failure->sqlerrcode),

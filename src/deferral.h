@@ -29,7 +29,7 @@ extern void acr_deferral_settle_here(const AcrRunKey *key);
 extern AcrSettleOutcome acr_deferral_settle(const AcrRunKey *key, bool wait,
 											ErrorData **failure);
 extern int	acr_deferral_settle_due(AcrRunKey *after, AcrSettleTally *tally);
-extern void acr_deferral_settle_all(const pg_uuid_t *run_id,
+extern void acr_deferral_settle_all(const pg_uuid_t *run_id, int64 limit,
 									AcrSettleTally *tally);
 
 #endif							/* ACR_DEFERRAL_H */

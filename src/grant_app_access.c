@@ -5,10 +5,13 @@
 
 #include "ai_chat_run.h"
 #include "arguments.h"
+#include "catalog/namespace.h"
 #include "miscadmin.h"
+#include "parser/parse_func.h"
 #include "run_table.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 
 PG_FUNCTION_INFO_V1(acr_grant_app_access);
 
@@ -22,12 +25,53 @@ static const char *const app_functions[] = {
 };
 
 /*
+ * GRANT by somebody who has no grant option is a mere warning of the server's;
+ * here it shall not look like a success.
+ */
+static void
+require_grant_option(bool has_option, const char *kind, const char *name)
+{
+	if (!has_option)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to grant access to %s %s", kind, name)));
+}
+
+static void
+grant_schema(const char *role)
+{
+	Oid			schema = get_namespace_oid(ACR_SCHEMA, false);
+	Datum		option = CStringGetTextDatum("USAGE WITH GRANT OPTION");
+
+	require_grant_option(DatumGetBool(DirectFunctionCall2(has_schema_privilege_id,
+														  ObjectIdGetDatum(schema),
+														  option)),
+						 "schema", ACR_SCHEMA);
+	acr_table_grant(psprintf("GRANT USAGE ON SCHEMA %s TO %s", ACR_SCHEMA, role));
+}
+
+static void
+grant_function(const char *name, const char *role)
+{
+	List	   *qualified = list_make2(makeString(ACR_SCHEMA),
+									   makeString(pstrdup(name)));
+	Oid			function = LookupFuncName(qualified, -1, NULL, false);
+	Datum		option = CStringGetTextDatum("EXECUTE WITH GRANT OPTION");
+
+	require_grant_option(DatumGetBool(DirectFunctionCall2(has_function_privilege_id,
+														  ObjectIdGetDatum(function),
+														  option)),
+						 "function", name);
+	acr_table_grant(psprintf("GRANT EXECUTE ON FUNCTION %s.%s TO %s",
+							 ACR_SCHEMA, name, role));
+}
+
+/*
  * grant_app_access(role regrole) returns void
  *
  * Lets the role use the schema and execute the functions for applications.  It
  * gets no right on the tables: the functions are the way in.  Runs with the
- * rights of the caller, who has to be the owner of the extension or may grant
- * otherwise.
+ * rights of the caller, who has to be the owner or to have the grant options.
  *
  * Errors: 22004 for a null, 42704 for a role that does not exist, 42501 for a
  * caller who may not grant.
@@ -45,9 +89,8 @@ acr_grant_app_access(PG_FUNCTION_ARGS)
 				 errmsg("role \"-\" does not exist")));
 	role = quote_identifier(GetUserNameFromId(PG_GETARG_OID(0), false));
 
-	acr_table_grant(psprintf("GRANT USAGE ON SCHEMA %s TO %s", ACR_SCHEMA, role));
+	grant_schema(role);
 	for (size_t i = 0; i < lengthof(app_functions); i++)
-		acr_table_grant(psprintf("GRANT EXECUTE ON FUNCTION %s.%s TO %s",
-								 ACR_SCHEMA, app_functions[i], role));
+		grant_function(app_functions[i], role);
 	PG_RETURN_VOID();
 }

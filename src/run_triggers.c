@@ -9,9 +9,11 @@
 #include "arguments.h"
 #include "commands/trigger.h"
 #include "databases.h"
+#include "miscadmin.h"
 #include "run_state.h"
 #include "run_row.h"
 #include "shared_state.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/rel.h"
@@ -163,22 +165,41 @@ uuid_of_deleted(TriggerData *trigdata, int argno, const char *default_name)
 }
 
 /*
+ * Without a workspace the chat's runs go wherever they are.  Anybody who may
+ * call the function could put the trigger on a table of his own and so reach
+ * into other workspaces; hence only a table whose owner has the rights of the
+ * extension's owner, who is in force here, can do without.
+ */
+static void
+require_trusted_table(Relation rel)
+{
+	if (!has_privs_of_role(rel->rd_rel->relowner, GetUserId()))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("relation \"%s\" has no column \"workspace_id\"",
+						RelationGetRelationName(rel)),
+				 errhint("Name the column of the chat's workspace in the trigger's arguments.")));
+}
+
+/*
  * delete_runs_of_chat([chat id column [, workspace id column]])
  *		returns trigger
  *
  * AFTER DELETE FOR EACH ROW on an application's table of chats: removes the
  * deleted chat's runs, active ones too, and what is deferred for them.  The
  * columns are "id" and, if the table has one, "workspace_id", unless the
- * trigger's arguments name others.
+ * trigger's arguments name others.  Only a table whose owner has the rights of
+ * the extension's owner can do without a workspace.
  *
  * Errors: 39P01 if not called by such a trigger; 42703, 42804 or 22004 for a
- * column that is not there, not a uuid, or null.
+ * column that is not there, not a uuid, or null; 42501 without a workspace.
  */
 Datum
 acr_delete_runs_of_chat(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigdata = (TriggerData *) fcinfo->context;
 	pg_uuid_t  *chat_id;
+	pg_uuid_t  *workspace_id;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) ||
 		!TRIGGER_FIRED_AFTER(trigdata->tg_event) ||
@@ -196,6 +217,9 @@ acr_delete_runs_of_chat(PG_FUNCTION_ARGS)
 				 errmsg("relation \"%s\" has no column \"id\"",
 						RelationGetRelationName(trigdata->tg_relation)),
 				 errhint("Name the column of the chat's id in the trigger's arguments.")));
-	acr_table_delete_of_chat(chat_id, uuid_of_deleted(trigdata, 1, "workspace_id"));
+	workspace_id = uuid_of_deleted(trigdata, 1, "workspace_id");
+	if (workspace_id == NULL)
+		require_trusted_table(trigdata->tg_relation);
+	acr_table_delete_of_chat(chat_id, workspace_id);
 	return PointerGetDatum(NULL);
 }

@@ -99,7 +99,7 @@ acr_sweep_runs(PG_FUNCTION_ARGS)
 	filter.runner = acr_optional_text(fcinfo, 1);
 	PreventCommandIfReadOnly("sweep_runs()");
 
-	acr_deferral_settle_all(NULL, &tally);
+	acr_deferral_settle_all(NULL, max_runs, &tally);
 	while (cursor.more && tally.settled + aborted < max_runs)
 		aborted += acr_sweep_step(&filter, only_silent ? ACR_SWEPT_STALE_TEXT :
 								  ACR_SWEPT_BY_HAND_TEXT,

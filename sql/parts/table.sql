@@ -1,5 +1,8 @@
 \echo Use "CREATE EXTENSION ai_chat_run" to load this file. \quit
 
+COMMENT ON SCHEMA ai_chat_run IS
+'Durable agent runs of AI chats: the tables and functions of extension ai_chat_run.';
+
 CREATE FUNCTION ai_chat_run.new_run_id()
 RETURNS uuid
 LANGUAGE c VOLATILE PARALLEL RESTRICTED
@@ -111,6 +114,8 @@ COMMENT ON COLUMN ai_chat_run.ai_chat_runs.created_at IS
 'When the row was made: the start of the transaction that made it.';
 COMMENT ON COLUMN ai_chat_run.ai_chat_runs.updated_at IS
 'When the run''s runner was last heard of through the row, or the run settled.';
+COMMENT ON CONSTRAINT ai_chat_runs_pkey ON ai_chat_run.ai_chat_runs IS
+'A run has one id, by which it is found.';
 COMMENT ON CONSTRAINT ai_chat_runs_status_known ON ai_chat_run.ai_chat_runs IS
 'The states that there are.';
 COMMENT ON CONSTRAINT ai_chat_runs_finished_when_terminal ON ai_chat_run.ai_chat_runs IS
