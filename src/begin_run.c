@@ -114,6 +114,8 @@ settle_holder(const AcrNewRun *run, const AcrActiveRun *holder)
 		case ACR_SETTLE_MOOT:
 			return true;
 		default:
+			if (failure != NULL && acr_attempt_is_futile(failure))
+				ReThrowError(failure);
 			return false;
 	}
 }

@@ -117,7 +117,8 @@ find_or_make(Oid dboid)
 	db->connectable = true;
 	for (int i = 0; i < ACR_N_TASKS; i++)
 		db->tasks[i].due = DT_NOBEGIN;	/* the first visit is due at once */
-	pg_atomic_init_u32(&db->news, 0);
+	/* a transaction prepared before server start may hold something */
+	pg_atomic_init_u32(&db->news, ACR_NEWS_PREPARED);
 	for (int i = 0; i < ACR_N_COUNTERS; i++)
 		pg_atomic_init_u64(&db->counters[i], 0);
 	return db;

@@ -13,6 +13,8 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
+#include "ai_chat_run.h"
 #include "arguments.h"
 #include "attempt.h"
 #include "counters.h"
@@ -29,6 +31,31 @@ typedef struct SettleRequest
 	bool		wait;
 	AcrSettleOutcome outcome;
 } SettleRequest;
+
+/*
+ * Nothing was applied.  Is that because the run is terminal or gone?  If not,
+ * the decision must not be forgotten: our snapshot may be too old to see the
+ * record or the run, or somebody's trigger swallowed the update.
+ */
+static void
+require_moot(const AcrRunKey *key)
+{
+	AcrRun		run;
+
+	if (!acr_table_find(key, &run) || run.is_terminal ||
+		acr_table_find_deferred(key) == NULL)
+		return;
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access due to concurrent update")));
+	ereport(ERROR,
+			(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+			 errmsg("the update of run %s had no effect",
+					acr_uuid_string(&key->id)),
+			 errhint("Look for a trigger on table %s.%s that suppresses the update.",
+					 ACR_SCHEMA, ACR_RUNS_TABLE)));
+}
 
 /*
  * The body of an attempt to apply one.  With "wait" it waits for the run's row,
@@ -54,6 +81,8 @@ settle_body(void *arg)
 
 	if (acr_table_apply_deferred(key))
 		request->outcome = ACR_SETTLED;
+	else
+		require_moot(key);
 	acr_table_forget_deferred(key);
 }
 
@@ -119,6 +148,8 @@ tally_one(AcrSettleTally *tally, const AcrRunKey *key)
 			break;
 		case ACR_SETTLE_BLOCKED:
 			tally->blocked++;
+			if (failure != NULL)
+				FreeErrorData(failure);
 			break;
 		case ACR_SETTLE_FAILED:
 			if (tally->failed++ == 0)
@@ -126,6 +157,8 @@ tally_one(AcrSettleTally *tally, const AcrRunKey *key)
 				tally->failed_key = *key;
 				tally->failure = keep_failure(failure, tally->context);
 			}
+			else
+				FreeErrorData(failure);
 			break;
 	}
 }
@@ -155,6 +188,7 @@ settle_some(AcrRunKey *after, const pg_uuid_t *run_id, TimestampTz due_by,
 			acr_table_postpone_deferred(&keys[i]);
 		*after = keys[i];
 	}
+	pfree(keys);
 	return n;
 }
 

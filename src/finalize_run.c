@@ -49,6 +49,14 @@ typedef struct Finalization
 	char	   *deferred;		/* the status that is recorded */
 } Finalization;
 
+static void
+raise_serialization_failure(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("could not serialize access due to concurrent update")));
+}
+
 /*
  * The body of an attempt.  An update without effect is explained by the row as
  * of now.
@@ -64,7 +72,13 @@ finish_body(void *arg)
 	{
 		fin->outcome = "finalized";
 		if (acr_table_finish(&fin->key, fin->status, fin->error))
+		{
+			/* A decision that our snapshot hid from the update goes first. */
+			if (IsolationUsesXactSnapshot() &&
+				acr_table_find_deferred(&fin->key) != NULL)
+				raise_serialization_failure();
 			return;
+		}
 
 		fin->outcome = "not_found";
 		if (!acr_table_find(&fin->key, &run))
@@ -82,9 +96,7 @@ finish_body(void *arg)
 
 		/* It is there, but our snapshot is too old to see it. */
 		if (IsolationUsesXactSnapshot())
-			ereport(ERROR,
-					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-					 errmsg("could not serialize access due to concurrent update")));
+			raise_serialization_failure();
 	}
 
 	ereport(ERROR,

@@ -35,14 +35,20 @@ static get_relation_info_hook_type prev_get_relation_info_hook = NULL;
 /* the statement of ours that is being planned, or NULL */
 static const AcrSql *planned = NULL;
 
-/* the planner's switches that we turn off */
-static bool *const switches[] = {
-	&enable_seqscan,
-	&enable_bitmapscan,
-	&enable_sort,
-	&enable_hashjoin,
-	&enable_mergejoin,
-	&jit_enabled,
+/* the planner's switches, and how we want them */
+static const struct
+{
+	bool	   *variable;
+	bool		value;
+}			switches[] = {
+	{&enable_indexscan, true},
+	{&enable_nestloop, true},
+	{&enable_seqscan, false},
+	{&enable_bitmapscan, false},
+	{&enable_sort, false},
+	{&enable_hashjoin, false},
+	{&enable_mergejoin, false},
+	{&jit_enabled, false},
 };
 
 static const AcrSql *
@@ -87,8 +93,8 @@ plan_statement(Query *parse, const char *query_string, int cursorOptions,
 
 	for (size_t i = 0; i < lengthof(switches); i++)
 	{
-		saved[i] = *switches[i];
-		*switches[i] = false;
+		saved[i] = *switches[i].variable;
+		*switches[i].variable = switches[i].value;
 	}
 	planned = statement;
 	PG_TRY();
@@ -99,7 +105,7 @@ plan_statement(Query *parse, const char *query_string, int cursorOptions,
 	{
 		planned = outer;
 		for (size_t i = 0; i < lengthof(switches); i++)
-			*switches[i] = saved[i];
+			*switches[i].variable = saved[i];
 	}
 	PG_END_TRY();
 

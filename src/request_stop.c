@@ -7,6 +7,8 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
+#include "ai_chat_run.h"
 #include "arguments.h"
 #include "attempt.h"
 #include "commands/async.h"
@@ -17,6 +19,7 @@
 PG_FUNCTION_INFO_V1(acr_request_stop);
 PG_FUNCTION_INFO_V1(acr_request_stop_for_chat);
 
+#define MAX_ROUNDS		10
 #define STOP_CHANNEL	"ai_chat_run_stop"
 
 typedef struct StopRequest
@@ -27,15 +30,47 @@ typedef struct StopRequest
 	bool		marked;			/* and this call stamped it */
 } StopRequest;
 
+/*
+ * A run that is active but was not stamped has appeared since our statement
+ * looked: again, unless our snapshot will never see it.
+ */
+static void
+check_can_retry(void)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access due to concurrent update")));
+}
+
+static void
+raise_no_effect(const StopRequest *request)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+			 errmsg("the update of run %s had no effect",
+					acr_uuid_string(&request->key.id)),
+			 errhint("Look for a trigger on table %s.%s that suppresses the update.",
+					 ACR_SCHEMA, ACR_RUNS_TABLE)));
+}
+
 static void
 stop_run_body(void *arg)
 {
 	StopRequest *request = arg;
 	AcrRun		run;
 
-	request->marked = acr_table_mark_stop(&request->key);
-	request->active = request->marked ||
-		(acr_table_find(&request->key, &run) && !run.is_terminal);
+	for (int round = 0; round < MAX_ROUNDS; round++)
+	{
+		request->marked = acr_table_mark_stop(&request->key);
+		request->active = request->marked ||
+			(acr_table_find(&request->key, &run) && !run.is_terminal);
+		if (request->marked || !request->active || run.stop_requested)
+			return;
+		check_can_retry();
+	}
+	raise_no_effect(request);
 }
 
 static void
@@ -43,18 +78,26 @@ stop_chat_body(void *arg)
 {
 	StopRequest *request = arg;
 	AcrActiveRun active;
+	AcrRun		run;
 
-	request->marked = acr_table_mark_stop_of_chat(&request->chat_id,
-												  &request->key.workspace_id,
-												  &request->key.id);
-	request->active = request->marked;
-	if (!request->marked &&
-		acr_table_find_active(&request->chat_id, &request->key.workspace_id,
-							  &active))
+	for (int round = 0; round < MAX_ROUNDS; round++)
 	{
-		request->active = true;
+		request->marked = acr_table_mark_stop_of_chat(&request->chat_id,
+													  &request->key.workspace_id,
+													  &request->key.id);
+		request->active = request->marked;
+		if (request->marked ||
+			!acr_table_find_active(&request->chat_id, &request->key.workspace_id,
+								   &active))
+			return;
+
 		request->key.id = active.id;
+		request->active = true;
+		if (acr_table_find(&request->key, &run) && run.stop_requested)
+			return;				/* even if it is terminal by now */
+		check_can_retry();
 	}
+	raise_no_effect(request);
 }
 
 /*

@@ -3,6 +3,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type_d.h"
 #include "run_batch.h"
 #include "shared_state.h"
@@ -78,6 +79,29 @@ lock_batch(const AcrSweepFilter *filter, int64 limit, pg_uuid_t *from_chat,
 }
 
 /*
+ * With a snapshot for the whole transaction the abort would not see a deferred
+ * finalization recorded since, and overrule it; so this looks as of now.
+ */
+static ArrayType *
+leave_out_deferred(ArrayType *ids)
+{
+	AcrParams	p = {0};
+	Datum	   *kept;
+	uint64		n;
+
+	acr_param_pointer(&p, ids);
+	n = acr_table_execute(ACR_SQL_SWEEP_NOT_DEFERRED, ACR_AS_OF_NOW, &p);
+	kept = palloc(Max(n, 1) * sizeof(Datum));
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool		isnull;
+
+		kept[i] = acr_column(i, 1, &isnull);
+	}
+	return uuid_array(kept, (int) n);
+}
+
+/*
  * Aborts the next batch of at most "limit" active runs that the filter picks.
  * Runs that a client has locked and runs with a deferred finalization are left
  * out.  Returns the number of runs aborted; *more tells whether to go on, from
@@ -97,6 +121,8 @@ acr_table_sweep_batch(const AcrSweepFilter *filter, const char *error,
 	{
 		AcrParams	p = {0};
 
+		if (IsolationUsesXactSnapshot())
+			ids = leave_out_deferred(ids);
 		acr_param_pointer(&p, ids);
 		acr_param_value(&p, CStringGetTextDatum(error));
 		acr_param_time(&p, GetCurrentTimestamp());

@@ -237,6 +237,11 @@ const AcrSql acr_sql[ACR_N_SQL] = {
 			" WHERE r.id" EQ "ANY ($1) AND " NOT_TERMINAL " AND " NOT_DEFERRED),
 		BY_ID, 3, {UUIDARRAYOID, TEXTOID, TIMESTAMPTZOID}
 	},
+	[ACR_SQL_SWEEP_NOT_DEFERRED] = {
+		SQL("SELECT r.id FROM " RUNS " r WHERE r.id" EQ "ANY ($1) AND "
+			NOT_DEFERRED),
+		BY_ID, 1, {UUIDARRAYOID}
+	},
 	/* $1 and $2 keep the numbering of FROM_BEFORE_START */
 	[ACR_SQL_BOOT_SWEEP_LEFT] = {
 		SQL("SELECT FROM " RUNS " r WHERE " IS_ACTIVE " AND r.chat_id" GE "$1"

@@ -149,11 +149,11 @@ acr_shared_start_time(void)
 	return shared != NULL ? shared->started_at : PgStartTime;
 }
 
-/* When the server was first seen open; only the launcher's workers ask. */
+/* When the server was first seen open; to be asked after the note. */
 TimestampTz
 acr_shared_open_time(void)
 {
-	return shared->opened_at;
+	return shared != NULL ? shared->opened_at : PgStartTime;
 }
 
 static void

@@ -30,7 +30,8 @@ acr_sweep_silent_since(TimestampTz since, AcrSweepFilter *filter)
 {
 	memset(filter, 0, sizeof(*filter));
 	filter->silent_since = since;
-	return acr_shared_start_time() < since;
+	acr_shared_note_start();
+	return acr_shared_open_time() < since;
 }
 
 static void

@@ -151,10 +151,11 @@ what_is_left_body(void *arg)
 {
 	AcrWork    *work = arg;
 
-	work->any_active = acr_table_any(ACR_SQL_ANY_ACTIVE);
-	work->any_deferred = acr_table_next_deferred(&work->next_deferred);
+	/* First, lest one that commits meanwhile be missed by all three. */
 	work->any_prepared = (work->visit.news & ACR_NEWS_PREPARED) != 0 &&
 		acr_table_any(ACR_SQL_ANY_PREPARED_XACT);
+	work->any_active = acr_table_any(ACR_SQL_ANY_ACTIVE);
+	work->any_deferred = acr_table_next_deferred(&work->next_deferred);
 }
 
 /*
@@ -175,7 +176,8 @@ plan_next_visit(AcrWork *work)
 	if (work->any_active && acr_stale_after > 0)
 		silent->due = Min(silent->due, acr_work_in_ms(acr_reconcile_interval));
 	if (work->any_deferred)
-		settle->due = Max(acr_work_in_ms(ACR_BLOCKED_RETRY_MS), work->next_deferred);
+		settle->due = Min(settle->due,
+						  Max(acr_work_in_ms(ACR_BLOCKED_RETRY_MS), work->next_deferred));
 	else
 		settle->failures = 0;
 	if (work->any_prepared)

@@ -101,7 +101,9 @@ choose_boot_filter(AcrWork *work)
 	 * judged by time: what was copied into it may bear any.
 	 */
 	filter->created_before = work->visit.present_at_start ?
-		acr_shared_start_time() : DT_NOBEGIN;
+		Max(acr_shared_start_time(),
+			TimestampTzPlusMilliseconds(acr_shared_open_time(), -10000)) :
+		DT_NOBEGIN;
 	filter->silent_since = acr_boot_sweep == ACR_BOOT_SWEEP_GRACE ?
 		acr_shared_open_time() : DT_NOEND;
 }

@@ -29,6 +29,7 @@ static const struct
 	{"default_transaction_read_only", "off"},
 	{"default_transaction_deferrable", "off"},
 	{"session_replication_role", "origin"},
+	{"row_security", "off"},	/* an error rather than a row overlooked */
 	{"statement_timeout", "0"},
 	{"idle_in_transaction_session_timeout", "0"},
 	{"idle_session_timeout", "0"},
@@ -89,9 +90,11 @@ acr_unit_run(const char *activity, AcrUnitBody body, void *arg)
 
 		body(arg);
 
-		SetUserIdAndSecContext(user, sec_context);
 		PopActiveSnapshot();
+
+		/* his deferred triggers run at commit: still not with our rights */
 		CommitTransactionCommand();
+		SetUserIdAndSecContext(user, sec_context);
 	}
 	PG_CATCH();
 	{
