@@ -53,6 +53,7 @@ typedef struct Database
 	AcrTask		tasks[ACR_N_TASKS];
 	TimestampTz visited_at;		/* end of the last visit */
 	bool		reconsider;		/* settings changed during a visit */
+	uint32		taken_news;		/* what the visit was told */
 	TimestampTz boot_done_at;	/* 0: not yet */
 	int64		boot_runs;
 	char		last_error[LAST_ERROR_MAXLEN];
@@ -289,6 +290,26 @@ acr_databases_claim_due(TimestampTz now, TimestampTz periodic_due,
 	return claimed;
 }
 
+/*
+ * A new launcher knows nothing of the workers that its predecessor asked for:
+ * it asks again where none has begun.
+ */
+void
+acr_databases_forget_claims(void)
+{
+	HASH_SEQ_STATUS seq;
+	Database   *db;
+
+	LWLockAcquire(acr_shared_lock(), LW_EXCLUSIVE);
+	hash_seq_init(&seq, databases);
+	while ((db = hash_seq_search(&seq)) != NULL)
+	{
+		if (db->visit == VISIT_REQUESTED)
+			db->visit = VISIT_NONE;
+	}
+	LWLockRelease(acr_shared_lock());
+}
+
 /* Gives a claim back, for later. */
 void
 acr_databases_unclaim(Oid dboid)
@@ -313,13 +334,15 @@ make_all_due(Database *db)
 	{
 		if (i != ACR_TASK_BOOT_SWEEP || db->boot_done_at == 0)
 			db->tasks[i].due = DT_NOBEGIN;
+		db->tasks[i].quiet_until = 0;
 	}
 	db->reconsider = false;
+	db->visited_at = 0;
 }
 
 /*
- * The settings have changed: when what is due is to be found out anew,
- * wherever the extension is; where a visit is going on, once it has ended.
+ * The settings or the clock have changed: when what is due is to be found out
+ * anew, wherever the extension is; where a visit is going on, once it has ended.
  */
 void
 acr_databases_reconsider(void)
@@ -379,6 +402,8 @@ book_failed_visit(Database *db, const char *error)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
+	if (db->visit == VISIT_RUNNING)
+		pg_atomic_fetch_or_u32(&db->news, db->taken_news);
 	db->visit = VISIT_NONE;
 	for (int i = 0; i < ACR_N_TASKS; i++)
 	{
@@ -416,27 +441,33 @@ book_unreported_visit(int code, Datum arg)
 
 /*
  * A worker begins its visit.  The news are taken first: what is raised from
- * now on asks for another visit.
+ * now on asks for another visit.  Returns false if there is nothing to visit:
+ * the entry is gone, or another worker is there, which happens when a launcher
+ * died between asking for a worker and hearing of it.
  */
-void
+bool
 acr_databases_visit_begin(Oid dboid, AcrVisit *visit)
 {
+	bool		begun = false;
+
 	memset(visit, 0, sizeof(*visit));
 
 	LWLockAcquire(acr_shared_lock(), LW_EXCLUSIVE);
 	my_database = hash_search(databases, &dboid, HASH_FIND, NULL);
-	if (my_database != NULL)
+	if (my_database != NULL && my_database->visit != VISIT_RUNNING)
 	{
+		begun = true;
 		my_database->visit = VISIT_RUNNING;
 		memcpy(visit->tasks, my_database->tasks, sizeof(visit->tasks));
 		visit->present_at_start = my_database->present_at_start;
 		visit->news = pg_atomic_exchange_u32(&my_database->news, 0);
+		my_database->taken_news = visit->news;
 	}
 	LWLockRelease(acr_shared_lock());
 
-	if (my_database == NULL)
-		elog(ERROR, "no entry for database %u", dboid);
-	before_shmem_exit(book_unreported_visit, (Datum) 0);
+	if (begun)
+		before_shmem_exit(book_unreported_visit, (Datum) 0);
+	return begun;
 }
 
 /* Ends the visit, with its report. */

@@ -55,11 +55,12 @@ extern bool acr_databases_see(Oid dboid, bool connectable, bool at_start);
 extern void acr_databases_end_scan(void);
 extern Oid	acr_databases_claim_due(TimestampTz now, TimestampTz periodic_due,
 									TimestampTz *next_due);
+extern void acr_databases_forget_claims(void);
 extern void acr_databases_unclaim(Oid dboid);
 extern void acr_databases_reconsider(void);
 extern void acr_databases_visit_lost(Oid dboid);
 
-extern void acr_databases_visit_begin(Oid dboid, AcrVisit *visit);
+extern bool acr_databases_visit_begin(Oid dboid, AcrVisit *visit);
 extern void acr_databases_visit_end(const AcrVisit *visit);
 
 extern bool acr_task_book_failure(AcrTask *task);

@@ -13,8 +13,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
-#include "ai_chat_run.h"
 #include "arguments.h"
 #include "attempt.h"
 #include "counters.h"
@@ -45,16 +43,7 @@ require_moot(const AcrRunKey *key)
 	if (!acr_table_find(key, &run) || run.is_terminal ||
 		acr_table_find_deferred(key) == NULL)
 		return;
-	if (IsolationUsesXactSnapshot())
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("could not serialize access due to concurrent update")));
-	ereport(ERROR,
-			(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
-			 errmsg("the update of run %s had no effect",
-					acr_uuid_string(&key->id)),
-			 errhint("Look for a trigger on table %s.%s that suppresses the update.",
-					 ACR_SCHEMA, ACR_RUNS_TABLE)));
+	acr_table_raise_no_effect(&key->id);
 }
 
 /*
@@ -164,20 +153,17 @@ tally_one(AcrSettleTally *tally, const AcrRunKey *key)
 }
 
 /*
- * Applies the next few after *after (all zeroes: from the first on) and moves
- * *after past them, until "limit" are settled in all.  Never waits behind a
+ * Applies the next few from *from on (all zeroes: from the first) and moves
+ * *from past them, until "limit" are settled in all.  Never waits behind a
  * client's row lock.  Returns how many there were; 0 means no more.
  */
 static int
-settle_some(AcrRunKey *after, const pg_uuid_t *run_id, TimestampTz due_by,
+settle_some(AcrRunKey *from, const pg_uuid_t *run_id, TimestampTz due_by,
 			bool postpone, int64 limit, AcrSettleTally *tally)
 {
-	static const AcrRunKey none = {0};
 	AcrRunKey  *keys;
-	int			n;
+	int			n = acr_table_list_deferred(from, run_id, due_by, &keys);
 
-	n = acr_table_list_deferred(memcmp(after, &none, sizeof(none)) == 0 ?
-								NULL : after, run_id, due_by, &keys);
 	for (int i = 0; i < n && tally->settled < limit; i++)
 	{
 		int64		failed = tally->failed;
@@ -186,7 +172,6 @@ settle_some(AcrRunKey *after, const pg_uuid_t *run_id, TimestampTz due_by,
 		tally_one(tally, &keys[i]);
 		if (postpone && tally->failed > failed)
 			acr_table_postpone_deferred(&keys[i]);
-		*after = keys[i];
 	}
 	pfree(keys);
 	return n;
@@ -198,9 +183,9 @@ settle_some(AcrRunKey *after, const pg_uuid_t *run_id, TimestampTz due_by,
  * the time.
  */
 int
-acr_deferral_settle_due(AcrRunKey *after, AcrSettleTally *tally)
+acr_deferral_settle_due(AcrRunKey *from, AcrSettleTally *tally)
 {
-	return settle_some(after, NULL, GetCurrentTimestamp(), true, PG_INT64_MAX,
+	return settle_some(from, NULL, GetCurrentTimestamp(), true, PG_INT64_MAX,
 					   tally);
 }
 
@@ -212,11 +197,26 @@ void
 acr_deferral_settle_all(const pg_uuid_t *run_id, int64 limit,
 						AcrSettleTally *tally)
 {
-	AcrRunKey	after = {0};
+	AcrRunKey	from = {0};
 
 	while (tally->settled < limit &&
-		   settle_some(&after, run_id, DT_NOEND, false, limit, tally) > 0)
+		   settle_some(&from, run_id, DT_NOEND, false, limit, tally) > 0)
 		;
+}
+
+/* Says which of them failed, if any did. */
+void
+acr_deferral_report(const AcrSettleTally *tally)
+{
+	if (tally->failed > 0)
+		ereport(WARNING,
+				(errcode(tally->failure->sqlerrcode),
+				 errmsg("could not apply the deferred finalization of run %s: %s",
+						acr_uuid_string(&tally->failed_key.id),
+						tally->failure->message),
+				 tally->failed > 1 ?
+				 errdetail("%lld deferred finalizations could not be applied.",
+						   (long long) tally->failed) : 0));
 }
 
 /*
@@ -235,14 +235,6 @@ acr_settle_deferred(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("settle_deferred()");
 	acr_deferral_settle_all(acr_optional_uuid(fcinfo, 0), PG_INT64_MAX, &tally);
-	if (tally.failed > 0)
-		ereport(WARNING,
-				(errcode(tally.failure->sqlerrcode),
-				 errmsg("could not apply the deferred finalization of run %s: %s",
-						acr_uuid_string(&tally.failed_key.id),
-						tally.failure->message),
-				 tally.failed > 1 ?
-				 errdetail("%lld deferred finalizations could not be applied.",
-						   (long long) tally.failed) : 0));
+	acr_deferral_report(&tally);
 	PG_RETURN_INT64(tally.settled);
 }

@@ -3,8 +3,18 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
+#include "ai_chat_run.h"
+#include "catalog/namespace.h"
 #include "deferred_row.h"
+#include "mb/pg_wchar.h"
+#include "storage/bufmgr.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
+/* The reason is for people; nobody reads more of it. */
+#define CAUSE_MAXLEN	1000
 
 /* Records what could not be written.  False if there was one already. */
 bool
@@ -16,9 +26,26 @@ acr_table_defer(const AcrRunKey *key, const char *status, text *error,
 	acr_param_key(&p, &key->id, &key->workspace_id);
 	acr_param_value(&p, CStringGetTextDatum(status));
 	acr_param_pointer(&p, error);
-	acr_param_value(&p, CStringGetTextDatum(cause));
+	acr_param_value(&p, PointerGetDatum(cstring_to_text_with_len(cause,
+																 pg_mbcliplen(cause, strlen(cause), CAUSE_MAXLEN))));
 	acr_param_time(&p, GetCurrentTimestamp());
 	return acr_table_run(ACR_SQL_DEFER, ACR_AS_WRITE, &p) > 0;
+}
+
+/*
+ * Is the table without a single page?  Then nothing is deferred, as of now.
+ * Otherwise one has to look.
+ */
+bool
+acr_table_deferred_is_blank(void)
+{
+	Oid			schema = get_namespace_oid(ACR_SCHEMA, false);
+	Relation	rel = table_open(get_relname_relid(ACR_DEFERRED_TABLE, schema),
+								 AccessShareLock);
+	bool		blank = RelationGetNumberOfBlocks(rel) == 0;
+
+	table_close(rel, NoLock);
+	return blank;
 }
 
 /* The status that is deferred for the run, as of now, or NULL. */
@@ -43,20 +70,20 @@ acr_table_find_deferred(const AcrRunKey *key)
 }
 
 /*
- * The next few deferred finalizations after the given one (NULL: from the
- * first on) that are to be tried by the given time, those of one run only if
- * run_id is given.  Returns how many.
+ * The next few deferred finalizations, from the given one on (all zeroes: from
+ * the first), that are to be tried by the given time, those of one run only if
+ * run_id is given.  Returns how many, and moves *from past them.
  */
 int
-acr_table_list_deferred(const AcrRunKey *after, const pg_uuid_t *run_id,
+acr_table_list_deferred(AcrRunKey *from, const pg_uuid_t *run_id,
 						TimestampTz due_by, AcrRunKey **keys)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	AcrParams	p = {0};
 	uint64		n;
 
-	acr_param_pointer(&p, after == NULL ? NULL : &after->workspace_id);
-	acr_param_pointer(&p, after == NULL ? NULL : &after->id);
+	acr_param_pointer(&p, &from->workspace_id);
+	acr_param_pointer(&p, &from->id);
 	acr_param_pointer(&p, run_id);
 	acr_param_time(&p, due_by);
 	acr_table_open();
@@ -68,6 +95,13 @@ acr_table_list_deferred(const AcrRunKey *after, const pg_uuid_t *run_id,
 		acr_column_uuid(i, 2, &(*keys)[i].id);
 	}
 	acr_table_close();
+
+	if (n > 0)
+	{
+		*from = (*keys)[n - 1];
+		if (!acr_uuid_increment(&from->id))
+			acr_uuid_increment(&from->workspace_id);
+	}
 	return (int) n;
 }
 

@@ -49,12 +49,18 @@ typedef struct Finalization
 	char	   *deferred;		/* the status that is recorded */
 } Finalization;
 
-static void
-raise_serialization_failure(void)
+/*
+ * Was a finalization of this run deferred that the update could not see?  The
+ * update itself leaves such a run alone, but goes by its snapshot, which is
+ * older than a record that was committed while the update waited for the row.
+ * That decision came first.  A look at the size of the table, of which there is
+ * nothing as a rule, saves the look into it.
+ */
+static bool
+overlooked_deferred(const Finalization *fin)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-			 errmsg("could not serialize access due to concurrent update")));
+	return !acr_table_deferred_is_blank() &&
+		acr_table_find_deferred(&fin->key) != NULL;
 }
 
 /*
@@ -73,10 +79,10 @@ finish_body(void *arg)
 		fin->outcome = "finalized";
 		if (acr_table_finish(&fin->key, fin->status, fin->error))
 		{
-			/* A decision that our snapshot hid from the update goes first. */
-			if (IsolationUsesXactSnapshot() &&
-				acr_table_find_deferred(&fin->key) != NULL)
-				raise_serialization_failure();
+			if (overlooked_deferred(fin))
+				ereport(ERROR,
+						(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+						 errmsg("could not serialize access due to concurrent deferral")));
 			return;
 		}
 
@@ -94,17 +100,10 @@ finish_body(void *arg)
 			return;
 		}
 
-		/* It is there, but our snapshot is too old to see it. */
 		if (IsolationUsesXactSnapshot())
-			raise_serialization_failure();
+			break;
 	}
-
-	ereport(ERROR,
-			(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
-			 errmsg("the update of run %s had no effect",
-					acr_uuid_string(&fin->key.id)),
-			 errhint("Look for a trigger on table %s.%s that suppresses the update.",
-					 ACR_SCHEMA, ACR_RUNS_TABLE)));
+	acr_table_raise_no_effect(&fin->key.id);
 }
 
 /* Tries the terminal write; true if an attempt succeeded. */

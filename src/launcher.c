@@ -215,6 +215,7 @@ void
 acr_launcher_main(Datum main_arg)
 {
 	TimestampTz scan_due = DT_NOBEGIN;
+	TimestampTz last = DT_NOBEGIN;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
@@ -223,6 +224,7 @@ acr_launcher_main(Datum main_arg)
 
 	acr_shared_note_start();
 	acr_shared_become_launcher();
+	acr_databases_forget_claims();
 
 	for (;;)
 	{
@@ -237,6 +239,13 @@ acr_launcher_main(Datum main_arg)
 		}
 
 		now = GetCurrentTimestamp();
+		if (now < last)
+		{
+			/* The clock was set back; all that is due later is void. */
+			scan_due = refused_until = DT_NOBEGIN;
+			acr_databases_reconsider();
+		}
+		last = now;
 		if (now >= scan_due)
 		{
 			scan_databases();

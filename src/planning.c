@@ -51,6 +51,9 @@ static const struct
 	{&jit_enabled, false},
 };
 
+/* how the user has them, while one of our statements is planned */
+static bool users_switches[lengthof(switches)];
+
 static const AcrSql *
 find_statement(const char *query_string)
 {
@@ -75,27 +78,55 @@ call_planner(Query *parse, const char *query_string, int cursorOptions,
 	return standard_planner(parse, query_string, cursorOptions, boundParams);
 }
 
+static void
+save_switches(bool *saved)
+{
+	for (size_t i = 0; i < lengthof(switches); i++)
+		saved[i] = *switches[i].variable;
+}
+
+static void
+restore_switches(const bool *saved)
+{
+	for (size_t i = 0; i < lengthof(switches); i++)
+		*switches[i].variable = saved[i];
+}
+
+/* Turns the switches for a statement of ours, or back for one of the user's. */
+static void
+turn_switches(bool ours)
+{
+	if (!ours)
+		restore_switches(users_switches);
+	else
+	{
+		if (planned == NULL)
+			save_switches(users_switches);
+		for (size_t i = 0; i < lengthof(switches); i++)
+			*switches[i].variable = switches[i].value;
+	}
+}
+
 /*
- * The switches are set directly, not through the settings machinery: they are
- * ours for the time of one call that neither runs user code nor shows them.
+ * The switches are set directly, not through the settings machinery: for the
+ * time of one call of the planner.  The planner may evaluate a user's function,
+ * in a row security policy say, and that may have statements of its own to
+ * plan; for those everything is as the user has set it.
  */
 static PlannedStmt *
 plan_statement(Query *parse, const char *query_string, int cursorOptions,
 			   ParamListInfo boundParams)
 {
 	const AcrSql *statement = find_statement(query_string);
-	const AcrSql *outer = planned;
+	const AcrSql *volatile outer = planned;
 	bool		saved[lengthof(switches)];
 	PlannedStmt *volatile result;
 
-	if (statement == NULL)
+	if (statement == NULL && outer == NULL)
 		return call_planner(parse, query_string, cursorOptions, boundParams);
 
-	for (size_t i = 0; i < lengthof(switches); i++)
-	{
-		saved[i] = *switches[i].variable;
-		*switches[i].variable = switches[i].value;
-	}
+	save_switches(saved);
+	turn_switches(statement != NULL);
 	planned = statement;
 	PG_TRY();
 	{
@@ -104,8 +135,7 @@ plan_statement(Query *parse, const char *query_string, int cursorOptions,
 	PG_FINALLY();
 	{
 		planned = outer;
-		for (size_t i = 0; i < lengthof(switches); i++)
-			*switches[i].variable = saved[i];
+		restore_switches(saved);
 	}
 	PG_END_TRY();
 

@@ -8,7 +8,6 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "ai_chat_run.h"
 #include "arguments.h"
 #include "attempt.h"
 #include "commands/async.h"
@@ -19,7 +18,12 @@
 PG_FUNCTION_INFO_V1(acr_request_stop);
 PG_FUNCTION_INFO_V1(acr_request_stop_for_chat);
 
+/*
+ * A run that is active but was not stamped has appeared since our statement
+ * looked; then we stamp again, unless our snapshot will never see it.
+ */
 #define MAX_ROUNDS		10
+
 #define STOP_CHANNEL	"ai_chat_run_stop"
 
 typedef struct StopRequest
@@ -29,31 +33,6 @@ typedef struct StopRequest
 	bool		active;			/* there is a run to stop: key.id */
 	bool		marked;			/* and this call stamped it */
 } StopRequest;
-
-/*
- * A run that is active but was not stamped has appeared since our statement
- * looked: again, unless our snapshot will never see it.
- */
-static void
-check_can_retry(void)
-{
-	CHECK_FOR_INTERRUPTS();
-	if (IsolationUsesXactSnapshot())
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("could not serialize access due to concurrent update")));
-}
-
-static void
-raise_no_effect(const StopRequest *request)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
-			 errmsg("the update of run %s had no effect",
-					acr_uuid_string(&request->key.id)),
-			 errhint("Look for a trigger on table %s.%s that suppresses the update.",
-					 ACR_SCHEMA, ACR_RUNS_TABLE)));
-}
 
 static void
 stop_run_body(void *arg)
@@ -68,9 +47,11 @@ stop_run_body(void *arg)
 			(acr_table_find(&request->key, &run) && !run.is_terminal);
 		if (request->marked || !request->active || run.stop_requested)
 			return;
-		check_can_retry();
+		CHECK_FOR_INTERRUPTS();
+		if (IsolationUsesXactSnapshot())
+			break;
 	}
-	raise_no_effect(request);
+	acr_table_raise_no_effect(&request->key.id);
 }
 
 static void
@@ -95,9 +76,11 @@ stop_chat_body(void *arg)
 		request->active = true;
 		if (acr_table_find(&request->key, &run) && run.stop_requested)
 			return;				/* even if it is terminal by now */
-		check_can_retry();
+		CHECK_FOR_INTERRUPTS();
+		if (IsolationUsesXactSnapshot())
+			break;
 	}
-	raise_no_effect(request);
+	acr_table_raise_no_effect(&request->key.id);
 }
 
 /*

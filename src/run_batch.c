@@ -10,18 +10,6 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 
-/* The next uuid in sort order; false if there is none. */
-static bool
-uuid_increment(pg_uuid_t *uuid)
-{
-	for (int i = UUID_LEN - 1; i >= 0; i--)
-	{
-		if (++uuid->data[i] != 0)
-			return true;
-	}
-	return false;
-}
-
 /* An array of uuids in the current memory context. */
 static ArrayType *
 uuid_array(Datum *ids, int n)
@@ -72,7 +60,7 @@ lock_batch(const AcrSweepFilter *filter, int64 limit, pg_uuid_t *from_chat,
 	if (*more)
 	{
 		acr_column_uuid(n - 1, 2, from_chat);
-		*more = uuid_increment(from_chat);
+		*more = acr_uuid_increment(from_chat);
 	}
 	*locked = (int) n;
 	return uuid_array(ids, (int) n);
@@ -177,7 +165,7 @@ collect_old(TimestampTz before, int64 limit, pg_uuid_t *from_id, bool *more,
 	if (*more)
 	{
 		acr_column_uuid(i - 1, 1, from_id);
-		*more = uuid_increment(from_id);
+		*more = acr_uuid_increment(from_id);
 	}
 	*collected = old;
 	return uuid_array(ids, old);

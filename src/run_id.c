@@ -14,6 +14,8 @@
 
 #include <time.h>
 
+#include "counters.h"
+#include "databases.h"
 #include "fmgr.h"
 #include "port/pg_bswap.h"
 #include "run_id.h"
@@ -73,6 +75,7 @@ acr_new_run_id(PG_FUNCTION_ARGS)
 
 	/* A direct INSERT that uses the default begins a run as well. */
 	acr_shared_note_start();
+	acr_news_at_commit(ACR_NEWS_ACTIVE);
 
 	acr_run_id_new(id);
 	PG_RETURN_UUID_P(id);

@@ -3,6 +3,9 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
+#include "ai_chat_run.h"
+#include "arguments.h"
 #include "funcapi.h"
 #include "run_row.h"
 #include "run_state.h"
@@ -63,6 +66,25 @@ acr_table_busy_elsewhere(const pg_uuid_t *chat_id,
 }
 
 /* ---- one run ---- */
+
+/*
+ * Raises what there is to say of a write to a run that is there, was to be
+ * written, and was not.
+ */
+void
+acr_table_raise_no_effect(const pg_uuid_t *run_id)
+{
+	/* Our snapshot is too old to see the run as it is. */
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access due to concurrent update")));
+	ereport(ERROR,
+			(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+			 errmsg("the update of run %s had no effect", acr_uuid_string(run_id)),
+			 errhint("Look for a trigger on table %s.%s that suppresses the update.",
+					 ACR_SCHEMA, ACR_RUNS_TABLE)));
+}
 
 /* Looks a run up as of now. */
 bool

@@ -39,6 +39,7 @@ extern bool acr_table_busy_elsewhere(const pg_uuid_t *chat_id,
 									 const pg_uuid_t *workspace_id);
 
 /* one run */
+extern void acr_table_raise_no_effect(const pg_uuid_t *run_id);
 extern bool acr_table_find(const AcrRunKey *key, AcrRun *run);
 extern bool acr_table_finish(const AcrRunKey *key, const char *status,
 							 text *error);

@@ -21,7 +21,7 @@
 #include "run_state.h"
 
 #define RUNS			ACR_SCHEMA "." ACR_RUNS_TABLE
-#define DEFERRED		ACR_SCHEMA ".deferred_finalizations"
+#define DEFERRED		ACR_SCHEMA "." ACR_DEFERRED_TABLE
 
 #define BY_ID			ACR_RUNS_TABLE "_pkey"
 #define BY_ACTIVE_CHAT	ACR_ACTIVE_INDEX
@@ -160,14 +160,10 @@ const AcrSql acr_sql[ACR_N_SQL] = {
 		NULL, 2, {UUIDOID, UUIDOID}
 	},
 
-	/*
-	 * after ($1, $2) in the order of the key; $3 picks one run, if given; due
-	 * by $4
-	 */
+	/* from ($1, $2) on; $3 picks one run, if given; to be tried by $4 */
 	[ACR_SQL_LIST_DEFERRED] = {
 		SQL("SELECT d.workspace_id, d.run_id FROM " DEFERRED " d"
-			" WHERE ($1 IS NULL OR"
-			" ROW(d.workspace_id, d.run_id)" GT "ROW($1, $2))"
+			" WHERE ROW(d.workspace_id, d.run_id)" GE "ROW($1, $2)"
 			" AND ($3 IS NULL OR d.run_id" EQ "$3)"
 			" AND d.next_attempt_at" LE "$4"
 			" ORDER BY d.workspace_id, d.run_id LIMIT 100"),

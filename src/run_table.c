@@ -165,6 +165,18 @@ acr_column_uuid(uint64 row, int number, pg_uuid_t *result)
 	*result = *DatumGetUUIDP(acr_column(row, number, &isnull));
 }
 
+/* The next uuid in sort order; false if there is none. */
+bool
+acr_uuid_increment(pg_uuid_t *uuid)
+{
+	for (int i = UUID_LEN - 1; i >= 0; i--)
+	{
+		if (++uuid->data[i] != 0)
+			return true;
+	}
+	return false;
+}
+
 /* ---- the place itself ---- */
 
 /*

@@ -48,6 +48,8 @@ extern Datum acr_column(uint64 row, int number, bool *isnull);
 extern bool acr_column_bool(uint64 row, int number);
 extern void acr_column_uuid(uint64 row, int number, pg_uuid_t *result);
 
+extern bool acr_uuid_increment(pg_uuid_t *uuid);
+
 extern bool acr_table_exists(Oid *owner);
 extern void acr_table_grant(const char *command);
 

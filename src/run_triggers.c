@@ -26,9 +26,12 @@ static const char *const final_columns[] = {
 	"status", "finished_at", "error", "chat_id", "workspace_id",
 };
 
+/* The number of a column, or InvalidAttrNumber. */
 static int
-attribute_of(TupleDesc tupdesc, const char *name)
+find_column(Relation rel, const char *name)
 {
+	TupleDesc	tupdesc = RelationGetDescr(rel);
+
 	for (int i = 0; i < tupdesc->natts; i++)
 	{
 		Form_pg_attribute attr = TupleDescAttr(tupdesc, i);
@@ -39,32 +42,59 @@ attribute_of(TupleDesc tupdesc, const char *name)
 	return InvalidAttrNumber;
 }
 
-static bool
-was_terminal(HeapTuple old, TupleDesc tupdesc)
+/* The number of a column that has to be there, of that type. */
+static int
+require_column(Relation rel, const char *name, Oid type)
 {
-	int			attnum = attribute_of(tupdesc, "status");
-	bool		isnull;
-	Datum		status = heap_getattr(old, attnum, tupdesc, &isnull);
+	int			attnum = find_column(rel, name);
 
-	return acr_state_is_terminal(TextDatumGetCString(status));
+	if (attnum == InvalidAttrNumber)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" of relation \"%s\" does not exist",
+						name, RelationGetRelationName(rel))));
+	if (TupleDescAttr(RelationGetDescr(rel), attnum - 1)->atttypid != type)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("column \"%s\" of relation \"%s\" is not of type %s",
+						name, RelationGetRelationName(rel), format_type_be(type))));
+	return attnum;
+}
+
+static bool
+was_terminal(Relation rel, HeapTuple old)
+{
+	int			attnum = require_column(rel, "status", TEXTOID);
+	bool		isnull;
+	Datum		status = heap_getattr(old, attnum, RelationGetDescr(rel), &isnull);
+
+	return !isnull && acr_state_is_terminal(TextDatumGetCString(status));
+}
+
+static bool
+column_differs(Relation rel, int attnum, HeapTuple old, HeapTuple new)
+{
+	TupleDesc	tupdesc = RelationGetDescr(rel);
+	Form_pg_attribute attr = TupleDescAttr(tupdesc, attnum - 1);
+	bool		old_isnull,
+				new_isnull;
+	Datum		old_value = heap_getattr(old, attnum, tupdesc, &old_isnull);
+	Datum		new_value = heap_getattr(new, attnum, tupdesc, &new_isnull);
+
+	if (old_isnull || new_isnull)
+		return old_isnull != new_isnull;
+	return !datum_image_eq(old_value, new_value, attr->attbyval, attr->attlen);
 }
 
 /* The first column among the final ones that the update changes, or NULL. */
 static const char *
-changed_column(HeapTuple old, HeapTuple new, TupleDesc tupdesc)
+changed_column(Relation rel, HeapTuple old, HeapTuple new)
 {
 	for (size_t i = 0; i < lengthof(final_columns); i++)
 	{
-		int			attnum = attribute_of(tupdesc, final_columns[i]);
-		Form_pg_attribute attr = TupleDescAttr(tupdesc, attnum - 1);
-		bool		old_isnull,
-					new_isnull;
-		Datum		old_value = heap_getattr(old, attnum, tupdesc, &old_isnull);
-		Datum		new_value = heap_getattr(new, attnum, tupdesc, &new_isnull);
+		int			attnum = find_column(rel, final_columns[i]);
 
-		if (old_isnull != new_isnull ||
-			(!old_isnull && !datum_image_eq(old_value, new_value,
-											attr->attbyval, attr->attlen)))
+		if (attnum != InvalidAttrNumber && column_differs(rel, attnum, old, new))
 			return final_columns[i];
 	}
 	return NULL;
@@ -85,7 +115,7 @@ Datum
 acr_terminal_is_final(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigdata = (TriggerData *) fcinfo->context;
-	TupleDesc	tupdesc;
+	Relation	rel;
 	const char *column;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) ||
@@ -97,22 +127,21 @@ acr_terminal_is_final(PG_FUNCTION_ARGS)
 				 errmsg("function \"%s\" was not called by an AFTER UPDATE trigger for each row",
 						"terminal_is_final")));
 
-	tupdesc = RelationGetDescr(trigdata->tg_relation);
-	if (!was_terminal(trigdata->tg_trigtuple, tupdesc))
+	rel = trigdata->tg_relation;
+	if (!was_terminal(rel, trigdata->tg_trigtuple))
 	{
 		/* An active run that is written directly is activity, too. */
 		acr_databases_raise(ACR_NEWS_ACTIVE);
 		return PointerGetDatum(NULL);
 	}
 
-	column = changed_column(trigdata->tg_trigtuple, trigdata->tg_newtuple,
-							tupdesc);
+	column = changed_column(rel, trigdata->tg_trigtuple, trigdata->tg_newtuple);
 	if (column != NULL)
 	{
-		int			attnum = attribute_of(tupdesc, "id");
+		int			attnum = require_column(rel, "id", UUIDOID);
 		bool		isnull;
-		Datum		id = heap_getattr(trigdata->tg_trigtuple, attnum, tupdesc,
-									  &isnull);
+		Datum		id = heap_getattr(trigdata->tg_trigtuple, attnum,
+									  RelationGetDescr(rel), &isnull);
 
 		ereport(ERROR,
 				(errcode(ACR_ERRCODE_RUN_IS_FINAL),
@@ -135,27 +164,16 @@ static pg_uuid_t *
 uuid_of_deleted(TriggerData *trigdata, int argno, const char *default_name)
 {
 	Relation	rel = trigdata->tg_relation;
-	TupleDesc	tupdesc = RelationGetDescr(rel);
 	bool		asked_for = trigdata->tg_trigger->tgnargs > argno;
 	const char *name = asked_for ? trigdata->tg_trigger->tgargs[argno] : default_name;
-	int			attnum = attribute_of(tupdesc, name);
 	Datum		value;
 	bool		isnull;
 
-	if (attnum == InvalidAttrNumber && !asked_for)
+	if (!asked_for && find_column(rel, name) == InvalidAttrNumber)
 		return NULL;
-	if (attnum == InvalidAttrNumber)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_COLUMN),
-				 errmsg("column \"%s\" of relation \"%s\" does not exist",
-						name, RelationGetRelationName(rel))));
-	if (TupleDescAttr(tupdesc, attnum - 1)->atttypid != UUIDOID)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("column \"%s\" of relation \"%s\" is not of type uuid",
-						name, RelationGetRelationName(rel))));
 
-	value = heap_getattr(trigdata->tg_trigtuple, attnum, tupdesc, &isnull);
+	value = heap_getattr(trigdata->tg_trigtuple, require_column(rel, name, UUIDOID),
+						 RelationGetDescr(rel), &isnull);
 	if (isnull)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),

@@ -101,6 +101,7 @@ acr_sweep_runs(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("sweep_runs()");
 
 	acr_deferral_settle_all(NULL, max_runs, &tally);
+	acr_deferral_report(&tally);
 	while (cursor.more && tally.settled + aborted < max_runs)
 		aborted += acr_sweep_step(&filter, only_silent ? ACR_SWEPT_STALE_TEXT :
 								  ACR_SWEPT_BY_HAND_TEXT,

@@ -21,6 +21,7 @@
 #include "postmaster/interrupt.h"
 #include "run_batch.h"
 #include "settings.h"
+#include "storage/ipc.h"
 #include "storage/lock.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
@@ -53,6 +54,16 @@ acr_work_task_done(AcrWork *work, TimestampTz next_due)
 {
 	acr_work_task_put_off(work, next_due);
 	current_task(work)->failures = 0;
+}
+
+/*
+ * The current task left out what clients have locked: again after a pause that
+ * grows, but that is nothing to complain of.
+ */
+void
+acr_work_task_blocked(AcrWork *work)
+{
+	(void) acr_task_book_failure(current_task(work));
 }
 
 TimestampTz
@@ -127,6 +138,7 @@ bool
 acr_work_step(AcrWork *work, AcrUnitBody body)
 {
 	char	   *activity = psprintf("ai_chat_run: %s", task_names[work->task]);
+	AcrSettleTally tally = work->tally; /* what was committed so far */
 	ErrorData  *failure;
 
 	if (ConfigReloadPending)
@@ -135,13 +147,16 @@ acr_work_step(AcrWork *work, AcrUnitBody body)
 		ProcessConfigFile(PGC_SIGHUP);
 	}
 
+	work->done_in_step = 0;
 	failure = acr_unit_run(activity, body, work);
 	pfree(activity);
 	if (failure != NULL)
 	{
+		work->tally = tally;
 		acr_work_task_failed(work, failure);
 		return false;
 	}
+	work->done += work->done_in_step;
 	look_around(work);
 	return !work->leave;
 }
@@ -178,7 +193,7 @@ plan_next_visit(AcrWork *work)
 	if (work->any_deferred)
 		settle->due = Min(settle->due,
 						  Max(acr_work_in_ms(ACR_BLOCKED_RETRY_MS), work->next_deferred));
-	else
+	else if (!work->any_prepared)
 		settle->failures = 0;
 	if (work->any_prepared)
 	{
@@ -214,6 +229,7 @@ do_due_tasks(AcrWork *work)
 static void
 leave_early(AcrWork *work)
 {
+	acr_databases_raise_quietly(work->visit.news);
 	for (int i = 0; i < ACR_N_TASKS; i++)
 	{
 		AcrTask    *task = &work->visit.tasks[i];
@@ -245,7 +261,8 @@ acr_worker_main(Datum main_arg)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 
-	acr_databases_visit_begin(dboid, &work.visit);
+	if (!acr_databases_visit_begin(dboid, &work.visit))
+		proc_exit(0);
 	BackgroundWorkerInitializeConnectionByOid(dboid, InvalidOid, 0);
 	acr_unit_pin_session("ai_chat_run worker");
 

@@ -23,13 +23,14 @@ typedef struct AcrWork
 
 	/* the current task, and state of its steps */
 	AcrTaskId	task;
-	AcrRunKey	after;
+	AcrRunKey	from;
 	AcrSettleTally tally;
 	AcrSweepFilter filter;
 	const char *error_text;
 	AcrCursor	cursor;
 	TimestampTz purge_before;
-	int64		done;
+	int64		done;			/* runs settled, or deleted, and committed */
+	int64		done_in_step;
 	bool		found;
 
 	/* what is left */
@@ -42,6 +43,7 @@ typedef struct AcrWork
 extern bool acr_work_step(AcrWork *work, AcrUnitBody body);
 extern void acr_work_task_put_off(AcrWork *work, TimestampTz next_due);
 extern void acr_work_task_done(AcrWork *work, TimestampTz next_due);
+extern void acr_work_task_blocked(AcrWork *work);
 extern void acr_work_task_failed(AcrWork *work, const ErrorData *failure);
 extern TimestampTz acr_work_in_ms(int64 ms);
 

@@ -11,6 +11,9 @@
 #include "shared_state.h"
 #include "worker.h"
 
+/* No transaction begins before the opening is noted by more than this. */
+#define NOTED_LATE_MS	10000
+
 /* Retention looks at every run, so it is done at most this often. */
 #define PURGE_INTERVAL_MAX_MS	(60 * 60 * 1000)
 
@@ -21,7 +24,7 @@ settle_body(void *arg)
 {
 	AcrWork    *work = arg;
 
-	work->found = acr_deferral_settle_due(&work->after, &work->tally) > 0;
+	work->found = acr_deferral_settle_due(&work->from, &work->tally) > 0;
 }
 
 static void
@@ -58,7 +61,7 @@ sweep_body(void *arg)
 
 	acr_count_at_commit(work->filter.at_boot ? ACR_SWEPT_AT_BOOT :
 						ACR_SWEPT_STALE, n);
-	work->done += n;
+	work->done_in_step = n;
 }
 
 /* Sweeps to the end; false if it ended early. */
@@ -93,6 +96,14 @@ choose_boot_filter(AcrWork *work)
 {
 	AcrSweepFilter *filter = &work->filter;
 
+	/*
+	 * A standby may have started long before it was promoted; then the time
+	 * when it was seen open says more, less what may have passed before that
+	 * was noted.
+	 */
+	TimestampTz noted_late = TimestampTzPlusMilliseconds(acr_shared_open_time(),
+														 -NOTED_LATE_MS);
+
 	memset(filter, 0, sizeof(*filter));
 	filter->at_boot = true;
 
@@ -101,9 +112,7 @@ choose_boot_filter(AcrWork *work)
 	 * judged by time: what was copied into it may bear any.
 	 */
 	filter->created_before = work->visit.present_at_start ?
-		Max(acr_shared_start_time(),
-			TimestampTzPlusMilliseconds(acr_shared_open_time(), -10000)) :
-		DT_NOBEGIN;
+		Max(acr_shared_start_time(), noted_late) : DT_NOBEGIN;
 	filter->silent_since = acr_boot_sweep == ACR_BOOT_SWEEP_GRACE ?
 		acr_shared_open_time() : DT_NOEND;
 }
@@ -145,8 +154,12 @@ boot_sweep(AcrWork *work)
 				(errmsg("boot sweep of database \"%s\": %lld dangling agent run(s) aborted",
 						work->database, (long long) work->done)));
 
-	if (complete && acr_work_step(work, boot_sweep_left_body))
-		acr_work_task_done(work, work->found ? acr_work_in_ms(ACR_BLOCKED_RETRY_MS) : DT_NOEND);
+	if (!complete || !acr_work_step(work, boot_sweep_left_body))
+		return;
+	if (work->found)
+		acr_work_task_blocked(work);
+	else
+		acr_work_task_done(work, DT_NOEND);
 }
 
 static void
@@ -175,8 +188,8 @@ purge_body(void *arg)
 {
 	AcrWork    *work = arg;
 
-	work->done += acr_purge_step(work->purge_before, acr_sweep_batch_size,
-								 &work->cursor);
+	work->done_in_step = acr_purge_step(work->purge_before, acr_sweep_batch_size,
+										&work->cursor);
 }
 
 static void

@@ -16,15 +16,15 @@
 #include "worker_unit.h"
 
 /*
- * Settings that a database or role may have set for its sessions, and that
- * would change what our statements mean or how long they may take.
+ * Settings that a database may have for its sessions, and that would change what
+ * our statements do or how long they may take.  Its search_path stays: our own
+ * statements do not care, and somebody's trigger may.
  */
 static const struct
 {
 	const char *name;
 	const char *value;
 }			pinned_settings[] = {
-	{"search_path", "pg_catalog, pg_temp"},
 	{"default_transaction_isolation", "read committed"},
 	{"default_transaction_read_only", "off"},
 	{"default_transaction_deferrable", "off"},
@@ -33,6 +33,7 @@ static const struct
 	{"statement_timeout", "0"},
 	{"idle_in_transaction_session_timeout", "0"},
 	{"idle_session_timeout", "0"},
+	{"transaction_timeout", "0"},	/* there is one since 17 */
 
 	/* a unit that meets a locked table comes again later */
 	{"lock_timeout", "200ms"},
@@ -43,8 +44,11 @@ void
 acr_unit_pin_session(const char *application_name)
 {
 	for (size_t i = 0; i < lengthof(pinned_settings); i++)
-		SetConfigOption(pinned_settings[i].name, pinned_settings[i].value,
-						PGC_SUSET, PGC_S_OVERRIDE);
+	{
+		if (GetConfigOption(pinned_settings[i].name, true, false) != NULL)
+			SetConfigOption(pinned_settings[i].name, pinned_settings[i].value,
+							PGC_SUSET, PGC_S_OVERRIDE);
+	}
 	SetConfigOption("application_name", application_name, PGC_USERSET,
 					PGC_S_OVERRIDE);
 }

@@ -1,5 +1,24 @@
 \echo Use "CREATE EXTENSION ai_chat_run" to load this file. \quit
 
+-- Whoever owns the schema can put other functions beside ours. CREATE EXTENSION
+-- takes a schema that somebody has made before; we only take one of a superuser
+-- or of the installing role.
+DO $$
+BEGIN
+	IF NOT EXISTS (
+		SELECT FROM pg_catalog.pg_namespace n
+		JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) n.nspowner
+		WHERE n.nspname OPERATOR(pg_catalog.=) 'ai_chat_run'
+			AND (r.rolsuper OR r.rolname OPERATOR(pg_catalog.=) current_user)
+	) THEN
+		RAISE EXCEPTION USING
+			ERRCODE = 'insufficient_privilege',
+			MESSAGE = 'schema "ai_chat_run" belongs to another role',
+			HINT = 'Drop the schema, or make the installing role its owner.';
+	END IF;
+END
+$$;
+
 COMMENT ON SCHEMA ai_chat_run IS
 'Durable agent runs of AI chats: the tables and functions of extension ai_chat_run.';
 
