@@ -33,13 +33,11 @@
 #include "attempt.h"
 #include "begin.h"
 #include "counters.h"
-#include "databases.h"
 #include "deferral.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "run_id.h"
 #include "settings.h"
-#include "shared_state.h"
 #include "utils/builtins.h"
 
 PG_FUNCTION_INFO_V1(acr_begin_run);
@@ -127,8 +125,6 @@ settle_holder(const AcrNewRun *run, const AcrActiveRun *holder)
 AcrBeginOutcome
 acr_begin(const AcrNewRun *run, bool id_given, AcrActiveRun *active)
 {
-	acr_shared_note_start();
-
 	for (int round = 0; round < MAX_ROUNDS; round++)
 	{
 		ErrorData  *failure;
@@ -138,7 +134,6 @@ acr_begin(const AcrNewRun *run, bool id_given, AcrActiveRun *active)
 		if (insert(run, id_given && round % 2 == 0, &failure))
 		{
 			acr_count_at_commit(ACR_BEGUN, 1);
-			acr_news_at_commit(ACR_NEWS_ACTIVE);
 			return ACR_BEGAN;
 		}
 		if (id_given && is_there(run))

@@ -192,15 +192,24 @@ give_up(Finalization *fin)
 	bool		run_known;
 	ErrorData  *failure;
 
-	run_known = acr_attempt(look_body, fin) == NULL;
-	if (run_known && !fin->found)
-		return "not_found";
-	if (run_known && fin->run.is_terminal)
-		return "already_finalized";
+	/*
+	 * A record that was in our way and is gone at the second look has been
+	 * applied in between, or rolled back: then we look again.
+	 */
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		run_known = acr_attempt(look_body, fin) == NULL;
+		if (run_known && !fin->found)
+			return "not_found";
+		if (run_known && fin->run.is_terminal)
+			return "already_finalized";
 
-	failure = acr_attempt(defer_body, fin);
-	if (acr_attempt(recorded_body, fin) != NULL)
-		fin->deferred = NULL;
+		failure = acr_attempt(defer_body, fin);
+		if (acr_attempt(recorded_body, fin) != NULL)
+			fin->deferred = NULL;
+	} while (failure == NULL && fin->deferred == NULL);
+
 	if (failure != NULL && fin->deferred == NULL)
 		fin->failure = failure;
 

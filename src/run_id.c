@@ -14,12 +14,9 @@
 
 #include <time.h>
 
-#include "counters.h"
-#include "databases.h"
 #include "fmgr.h"
 #include "port/pg_bswap.h"
 #include "run_id.h"
-#include "shared_state.h"
 
 PG_FUNCTION_INFO_V1(acr_new_run_id);
 
@@ -72,10 +69,6 @@ Datum
 acr_new_run_id(PG_FUNCTION_ARGS)
 {
 	pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
-
-	/* A direct INSERT that uses the default begins a run as well. */
-	acr_shared_note_start();
-	acr_news_at_commit(ACR_NEWS_ACTIVE);
 
 	acr_run_id_new(id);
 	PG_RETURN_UUID_P(id);

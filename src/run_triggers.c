@@ -18,6 +18,7 @@
 #include "utils/datum.h"
 #include "utils/rel.h"
 
+PG_FUNCTION_INFO_V1(acr_run_inserted);
 PG_FUNCTION_INFO_V1(acr_terminal_is_final);
 PG_FUNCTION_INFO_V1(acr_delete_runs_of_chat);
 
@@ -98,6 +99,26 @@ changed_column(Relation rel, HeapTuple old, HeapTuple new)
 			return final_columns[i];
 	}
 	return NULL;
+}
+
+/*
+ * run_inserted() returns trigger
+ *
+ * AFTER INSERT FOR EACH STATEMENT on the run table: lets the background worker
+ * know that there may be an active run, whoever wrote it, and, if this is the
+ * first since server start, which transactions came before.
+ */
+Datum
+acr_run_inserted(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" was not called by a trigger",
+						"run_inserted")));
+	acr_shared_note_start();
+	acr_news_at_commit(ACR_NEWS_ACTIVE);
+	return PointerGetDatum(NULL);
 }
 
 /*

@@ -114,6 +114,31 @@ acr_shared_lock(void)
 }
 
 /*
+ * The oldest transaction that is running, or else the next one to be.  Unlike
+ * the server's GetOldestActiveTransactionId(), which this follows, it leaves
+ * out prepared transactions: they live through a server start, and begin
+ * nothing any more.
+ */
+static TransactionId
+oldest_running_xid(void)
+{
+	TransactionId oldest = ReadNextTransactionId();
+
+	LWLockAcquire(ProcArrayLock, LW_SHARED);
+	for (uint32 i = 0; i < ProcGlobal->allProcCount; i++)
+	{
+		PGPROC	   *proc = &ProcGlobal->allProcs[i];
+		TransactionId xid = proc->xid;
+
+		if (proc->pid != 0 && TransactionIdIsNormal(xid) &&
+			TransactionIdPrecedes(xid, oldest))
+			oldest = xid;
+	}
+	LWLockRelease(ProcArrayLock);
+	return oldest;
+}
+
+/*
  * Notes that the server has opened, if nobody has yet.  Must come before the
  * calling transaction inserts a run or stamps a runner's call.  Cheap when it
  * is noted already.
@@ -130,7 +155,7 @@ acr_shared_note_start(void)
 	{
 		shared->opened_at = GetCurrentTimestamp();
 		pg_write_barrier();
-		pg_atomic_write_u32(&shared->start_xid, GetOldestActiveTransactionId());
+		pg_atomic_write_u32(&shared->start_xid, oldest_running_xid());
 	}
 	LWLockRelease(shared->lock);
 }

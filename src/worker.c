@@ -115,6 +115,14 @@ acr_work_task_failed(AcrWork *work, const ErrorData *failure)
 {
 	AcrTask    *task = current_task(work);
 
+	/* An ALTER TABLE has the table; only the boot sweep cannot wait for long. */
+	if (failure->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE &&
+		work->task != ACR_TASK_BOOT_SWEEP)
+	{
+		acr_work_task_blocked(work);
+		return;
+	}
+
 	look_around(work);
 	if (!work->visit.has_extension)
 		return;
@@ -184,8 +192,12 @@ plan_next_visit(AcrWork *work)
 	AcrTask    *settle = &work->visit.tasks[ACR_TASK_SETTLE];
 	AcrTask    *silent = &work->visit.tasks[ACR_TASK_SWEEP_SILENT];
 
+	/* If that cannot be found out, we come again as if something were. */
+	work->any_active = work->any_deferred = true;
+	work->next_deferred = DT_NOBEGIN;
 	work->task = ACR_TASK_SWEEP_SILENT;
-	if (!acr_work_step(work, what_is_left_body))
+	(void) acr_work_step(work, what_is_left_body);
+	if (work->leave)
 		return;
 
 	if (work->any_active && acr_stale_after > 0)

@@ -94,6 +94,21 @@ AS 'MODULE_PATHNAME', 'acr_terminal_is_final';
 COMMENT ON FUNCTION ai_chat_run.terminal_is_final() IS
 'Trigger function: refuses to reopen a terminal run or to change its status, finished_at, error, chat or workspace (RN410).';
 
+CREATE FUNCTION ai_chat_run.run_inserted()
+RETURNS trigger
+LANGUAGE c VOLATILE
+AS 'MODULE_PATHNAME', 'acr_run_inserted';
+
+COMMENT ON FUNCTION ai_chat_run.run_inserted() IS
+'Trigger function: lets the background worker know that there may be an active run.';
+
+CREATE TRIGGER run_inserted
+	AFTER INSERT ON ai_chat_run.ai_chat_runs
+	FOR EACH STATEMENT EXECUTE FUNCTION ai_chat_run.run_inserted();
+
+COMMENT ON TRIGGER run_inserted ON ai_chat_run.ai_chat_runs IS
+'The background worker looks after a run whoever inserted it.';
+
 CREATE TRIGGER terminal_is_final
 	AFTER UPDATE ON ai_chat_run.ai_chat_runs
 	FOR EACH ROW EXECUTE FUNCTION ai_chat_run.terminal_is_final();
