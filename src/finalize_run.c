@@ -32,6 +32,9 @@
 
 PG_FUNCTION_INFO_V1(acr_finalize_run);
 
+/* How often to look again for what came and went while we looked. */
+#define MAX_ROUNDS	10
+
 typedef struct Finalization
 {
 	AcrRunKey	key;
@@ -191,10 +194,12 @@ give_up(Finalization *fin)
 {
 	bool		run_known;
 	ErrorData  *failure;
+	int			round = 0;
 
 	/*
 	 * A record that was in our way and is gone at the second look has been
-	 * applied in between, or rolled back: then we look again.
+	 * applied in between, or rolled back: then we look again.  A trigger that
+	 * swallows the record looks the same, for ever.
 	 */
 	do
 	{
@@ -208,7 +213,7 @@ give_up(Finalization *fin)
 		failure = acr_attempt(defer_body, fin);
 		if (acr_attempt(recorded_body, fin) != NULL)
 			fin->deferred = NULL;
-	} while (failure == NULL && fin->deferred == NULL);
+	} while (failure == NULL && fin->deferred == NULL && ++round < MAX_ROUNDS);
 
 	if (failure != NULL && fin->deferred == NULL)
 		fin->failure = failure;
