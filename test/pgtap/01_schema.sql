@@ -188,9 +188,10 @@ SELECT is_empty(
 SELECT results_eq(
 	$$SELECT tgrelid::regclass::text, tgenabled::text, tgtype::int & 1 = 1, tgtype::int & 28
 		FROM pg_trigger
-		WHERE NOT tgisinternal AND tgrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'ai_chat_run'::regnamespace)$$,
-	$$VALUES ('ai_chat_run.ai_chat_runs', 'O', true, 16)$$,
-	'one trigger: enabled, for each row, on UPDATE only');
+		WHERE NOT tgisinternal AND tgrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'ai_chat_run'::regnamespace)
+		ORDER BY tgname$$,
+	$$VALUES ('ai_chat_run.ai_chat_runs', 'O', false, 4), ('ai_chat_run.ai_chat_runs', 'O', true, 16)$$,
+	'two triggers, enabled: for each statement on INSERT only, for each row on UPDATE only');
 
 INSERT INTO ai_chat_run.ai_chat_runs (id, chat_id, workspace_id, status, error, finished_at)
 	SELECT id, gen_random_uuid(), gen_random_uuid(), status, 'why', now()

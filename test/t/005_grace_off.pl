@@ -1,0 +1,108 @@
+# ai_chat_run.boot_sweep: with grace the boot sweep waits for ai_chat_run.boot_grace and keeps each run whose runner
+# has called since server start; with off it leaves all runs. Both are read again at a reload.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use RunCluster;
+use Test::More;
+
+my $RUNS = 'ai_chat_run.ai_chat_runs';
+my $swept = 'aborted Run interrupted by a server restart.';
+my $node = new_server('grace', "ai_chat_run.boot_sweep = grace\nai_chat_run.boot_grace = 1h\nai_chat_run.retention = 1d");
+
+# Makes an old run for the worker to delete: when it is gone, the worker has been there and done all that was due.
+sub lay_trail
+{
+	$node->safe_psql('postgres', <<~SQL);
+		INSERT INTO $RUNS (chat_id, workspace_id, status, finished_at)
+		VALUES ('@{[chat(99)]}', '$WS', 'failed', now() - interval '2 days')
+		SQL
+	return;
+}
+
+sub wait_for_visit
+{
+	wait_until($node, 'postgres', "SELECT count(*) = 0 FROM $RUNS WHERE chat_id = '@{[chat(99)]}'");
+	return;
+}
+
+# ---- grace ----
+
+my %run = map { $_ => begin_run($node, 'postgres', $_) } 1 .. 6;
+$node->safe_psql('postgres', <<~SQL);
+	INSERT INTO $RUNS (chat_id, workspace_id) VALUES ('@{[chat(7)]}', '$WS');
+	SELECT ai_chat_run.record_step('$run{5}', '$WS', 7);
+	UPDATE $RUNS SET error = 'slow model' WHERE id = '$run{6}';
+	SQL
+my $client = $node->background_psql('postgres');
+$client->query_safe("BEGIN; SELECT FROM $RUNS WHERE id = '$run{4}' FOR UPDATE");
+is($node->safe_psql('postgres', "SELECT ai_chat_run.finalize_run('$run{4}', '$WS', 'completed')"), 'deferred',
+	'a finalization is deferred');
+lay_trail();
+my $life = log_end($node);
+$node->stop('immediate');
+abandon($client);
+$node->start;
+wait_for_visit();
+is(runs($node, 'postgres'), "1 running\n2 running\n3 running\n4 succeeded\n5 running\n6 running slow model\n7 pending",
+	'runs are left alone while the grace lasts; what was deferred is not');
+
+# Runners call; a stop that somebody requests is no call of the runner.
+is($node->safe_psql('postgres', <<~SQL), "continue\ncontinue\nt", 'two runners call, a client requests a stop');
+	SELECT ai_chat_run.record_step('$run{1}', '$WS', 1);
+	SELECT ai_chat_run.heartbeat('$run{2}', '$WS');
+	SELECT ai_chat_run.request_stop('$run{3}', '$WS');
+	SQL
+begin_run($node, 'postgres', 8);
+set_conf($node, 'ai_chat_run.boot_grace' => '1ms');
+$node->reload;
+wait_swept($node, $life, 'postgres');
+is(swept_lines($node, $life), 'postgres: 4', 'the others are aborted when the grace is over');
+my $kept = "1 running\n2 running\n3 $swept\n4 succeeded\n5 $swept\n6 aborted slow model\n7 $swept\n8 running";
+is(runs($node, 'postgres'), $kept, 'runs whose runners have called are kept, and those begun since');
+
+# ---- off ----
+
+set_conf($node, 'ai_chat_run.boot_sweep' => 'off');
+lay_trail();
+$life = log_end($node);
+$node->stop('fast');
+$node->start;
+is($node->safe_psql('postgres', 'SHOW ai_chat_run.boot_sweep'), 'off', 'the setting is shown as it was set');
+wait_for_visit();
+is(runs($node, 'postgres'), $kept, 'off leaves all runs');
+is(swept_lines($node, $life), '', 'and logs nothing');
+
+# ---- from grace to on, while it lasts ----
+
+set_conf($node, 'ai_chat_run.boot_sweep' => 'grace', 'ai_chat_run.boot_grace' => '1h');
+lay_trail();
+$node->restart;
+wait_for_visit();
+is($node->safe_psql('postgres', "SELECT ai_chat_run.heartbeat('$run{2}', '$WS')"), 'continue', 'a runner calls');
+$life = log_end($node);
+set_conf($node, 'ai_chat_run.boot_sweep' => 'on');
+$node->reload;
+wait_swept($node, $life, 'postgres');
+is(swept_lines($node, $life), 'postgres: 3', 'with on, a call of the runner does not count');
+
+# ---- grace for a time that passes ----
+
+my $last = begin_run($node, 'postgres', 9);
+set_conf($node, 'ai_chat_run.boot_sweep' => 'grace', 'ai_chat_run.boot_grace' => '700ms');
+$life = log_end($node);
+$node->restart;
+wait_swept($node, $life, 'postgres');
+is($node->safe_psql('postgres', <<~SQL), 't', 'the boot sweep comes by itself, not before the grace is over');
+	SELECT finished_at >= pg_postmaster_start_time() + interval '700 ms' FROM $RUNS WHERE id = '$last'
+	SQL
+
+# A value that makes no sense is refused, and the one before stays.
+$life = log_end($node);
+$node->append_conf('postgresql.auto.conf', "ai_chat_run.boot_sweep = 'perhaps'");
+$node->reload;
+$node->wait_for_log(qr/invalid value for parameter "ai_chat_run.boot_sweep": "perhaps"/, $life);
+is($node->safe_psql('postgres', 'SHOW ai_chat_run.boot_sweep'), 'grace', 'a value without a meaning is refused');
+$node->stop;
+done_testing();
