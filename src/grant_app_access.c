@@ -55,7 +55,8 @@ grant_function(const char *name, const char *role)
 {
 	List	   *qualified = list_make2(makeString(ACR_SCHEMA),
 									   makeString(pstrdup(name)));
-	Oid			function = LookupFuncName(qualified, -1, NULL, false);
+	Oid			any = InvalidOid;	/* of whatever arguments */
+	Oid			function = LookupFuncName(qualified, -1, &any, false);
 	Datum		option = CStringGetTextDatum("EXECUTE WITH GRANT OPTION");
 
 	require_grant_option(DatumGetBool(DirectFunctionCall2(has_function_privilege_id,
