@@ -144,6 +144,8 @@ UPDATE ai_chat_run.ai_chat_runs SET step_count = 1 WHERE id = :'r2';
 ROLLBACK;
 SELECT ai_chat_run.terminal_is_final();
 \echo :SQLSTATE
+SELECT ai_chat_run.run_inserted();
+\echo :SQLSTATE
 CREATE TEMP TABLE other (id uuid, state text, status int);
 INSERT INTO other VALUES (:'r1', 'failed', 1);
 CREATE TRIGGER meddle AFTER UPDATE ON other FOR EACH ROW

@@ -54,7 +54,8 @@ is($node->safe_psql('postgres', <<~SQL), "aborted|$swept|35", 'all batches were 
 	SELECT status, error, count(*) FROM $RUNS WHERE trigger = 'many' GROUP BY 1, 2
 	SQL
 is($node->safe_psql('postgres', <<~SQL), '4|10', 'each batch in a transaction of its own');
-	SELECT count(*), max(n) FROM (SELECT count(*) AS n FROM $RUNS WHERE error IN ('$swept', 'slow model') GROUP BY xmin::text) AS batch
+	SELECT count(*), max(n)
+	FROM (SELECT count(*) AS n FROM $RUNS WHERE error IN ('$swept', 'slow model') GROUP BY xmin::text) AS batch
 	SQL
 is($node->safe_psql('postgres', "SELECT count(*) FROM $RUNS WHERE finished_at IS NULL OR finished_at < created_at"),
 	0, 'each has its end');
@@ -63,9 +64,7 @@ is($node->safe_psql('postgres', 'SELECT count(*) FROM ai_chat_run.deferred_final
 # ---- a fast shutdown with nothing to sweep ----
 
 # Retention has work to do, so that we see when the worker has been there.
-$node->safe_psql('postgres', <<~SQL);
-	INSERT INTO $RUNS (chat_id, workspace_id, status, finished_at) VALUES ('@{[chat(8)]}', '$WS', 'failed', now() - interval '2 days')
-	SQL
+add_ended_run($node, 'postgres', 8, '2 days');
 set_conf($node, 'ai_chat_run.retention' => '1d');
 my $before = runs($node, 'postgres', 1 .. 7);
 $life = log_end($node);
@@ -102,7 +101,7 @@ my @first_commands = (
 my @applications = map {
 	my $command = $_;
 	IPC::Run::start(
-		[ 'sh', '-c', 'until psql -XAtq -v ON_ERROR_STOP=1 -d "$1" -c "$2"; do :; done', 'sh', $node->connstr('postgres'), $command ],
+		[ 'sh', '-c', 'until psql -XAtq -d "$0" -c "$1"; do :; done', $node->connstr('postgres'), $command ],
 		'>', '/dev/null', '2>', '/dev/null')
 } @first_commands;
 $life = log_end($node);
@@ -124,7 +123,8 @@ wait_until($node, 'postgres', "SELECT status = 'aborted' FROM $RUNS WHERE id = '
 $node->wait_for_log(qr/boot sweep of database "postgres": 1 dangling/, $life);
 is(swept_lines($node, $life), "postgres: 1\npostgres: 30", 'and is settled when the client is gone');
 is(runs($node, 'postgres', 10 .. 40), join("\n", map { "$_ aborted $swept" } 10 .. 40), 'no run of before is left');
-is(runs($node, 'postgres', 51 .. 54), "51 running\n52 running\n53 running\n54 pending", 'runs begun since are untouched');
+is(runs($node, 'postgres', 51 .. 54), "51 running\n52 running\n53 running\n54 pending",
+	'runs begun since are untouched');
 $client->quit;
 
 # ---- killed while a transaction was open ----

@@ -119,7 +119,9 @@ $primary->wait_for_catchup($later);
 $primary->stop('immediate');
 abandon($client);
 promote($later, 3);
-is(runs($later, 'postgres', 1 .. 5), "1 $swept\n2 $swept\n3 succeeded\n4 succeeded\n5 $swept", 'runs of before are settled');
-is($later->safe_psql('postgres', 'SELECT gid FROM pg_prepared_xacts'), 'older', 'whatever transaction was prepared before them');
+is(runs($later, 'postgres', 1 .. 5), "1 $swept\n2 $swept\n3 succeeded\n4 succeeded\n5 $swept",
+	'runs of before are settled');
+is($later->safe_psql('postgres', 'SELECT gid FROM pg_prepared_xacts'), 'older',
+	'whatever transaction was prepared before them');
 $later->stop('immediate');
 done_testing();

@@ -50,7 +50,8 @@ is(runs($node, $_), "1 $swept", "a run in $_") for 'one', 'two "too"', 'limited'
 # ---- databases that somebody wants ----
 
 wait_until($node, 'postgres', workers('slow'), 1);
-is($node->psql('postgres', 'CREATE DATABASE from_slow TEMPLATE slow'), 0, 'CREATE DATABASE from one that is being swept');
+is($node->psql('postgres', 'CREATE DATABASE from_slow TEMPLATE slow'), 0,
+	'CREATE DATABASE from one that is being swept');
 wait_until($node, 'postgres', workers('slow'), 1);
 is($node->psql('postgres', 'DROP DATABASE slow'), 0, 'DROP DATABASE of one that is being swept');
 unlike(log_since($node, $life), qr/database "slow" failed/, 'the worker that gave way did not fail');

@@ -9,15 +9,16 @@ use Test::More;
 
 my $RUNS = 'ai_chat_run.ai_chat_runs';
 my $swept = 'aborted Run interrupted by a server restart.';
-my $node = new_server('grace', "ai_chat_run.boot_sweep = grace\nai_chat_run.boot_grace = 1h\nai_chat_run.retention = 1d");
+my $node = new_server('grace', <<~CONF);
+	ai_chat_run.boot_sweep = grace
+	ai_chat_run.boot_grace = 1h
+	ai_chat_run.retention = 1d
+	CONF
 
 # Makes an old run for the worker to delete: when it is gone, the worker has been there and done all that was due.
 sub lay_trail
 {
-	$node->safe_psql('postgres', <<~SQL);
-		INSERT INTO $RUNS (chat_id, workspace_id, status, finished_at)
-		VALUES ('@{[chat(99)]}', '$WS', 'failed', now() - interval '2 days')
-		SQL
+	add_ended_run($node, 'postgres', 99, '2 days');
 	return;
 }
 

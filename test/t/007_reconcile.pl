@@ -16,17 +16,6 @@ my $node = new_server('reconcile', <<~CONF);
 	ai_chat_run.sweep_batch_size = 2
 	CONF
 
-# Makes an ended run that finished so long ago.
-sub ended
-{
-	my ($n, $age) = @_;
-	$node->safe_psql('postgres', <<~SQL);
-		INSERT INTO $RUNS (chat_id, workspace_id, status, error, finished_at)
-		VALUES ('@{[chat($n)]}', '$WS', 'failed', '$age', now() - interval '$age')
-		SQL
-	return;
-}
-
 sub change
 {
 	my (%settings) = @_;
@@ -38,12 +27,15 @@ sub change
 # ---- with stale_after 0 no silence is too long; retention is off, too, until it is set ----
 
 my %run = map { $_ => begin_run($node, 'postgres', $_) } 1 .. 5;
-$node->safe_psql('postgres', "UPDATE $RUNS SET updated_at = now() - interval '1 year', started_at = now() - interval '1 year'");
-$node->safe_psql('postgres', "UPDATE $RUNS SET error = 'slow model' WHERE id = '$run{5}'");
-ended(20, $_) for '3 days', '2 days', '36 hours', '12 hours', '1 hour';
+$node->safe_psql('postgres', <<~SQL);
+	UPDATE $RUNS SET updated_at = now() - interval '1 year', started_at = now() - interval '1 year';
+	UPDATE $RUNS SET error = 'slow model' WHERE id = '$run{5}';
+	SQL
+add_ended_run($node, 'postgres', 20, $_) for '3 days', '2 days', '36 hours', '12 hours', '1 hour';
 change('ai_chat_run.retention' => '1d');
-wait_until($node, 'postgres', "SELECT string_agg(error, ', ' ORDER BY finished_at) FROM $RUNS WHERE chat_id = '@{[chat(20)]}'",
-	'12 hours, 1 hour');
+wait_until($node, 'postgres', <<~SQL, '12 hours, 1 hour');
+	SELECT string_agg(error, ', ' ORDER BY finished_at) FROM $RUNS WHERE chat_id = '@{[chat(20)]}'
+	SQL
 pass('retention deletes ended runs that are older, and no others');
 is(runs($node, 'postgres', 1 .. 5), "1 running\n2 running\n3 running\n4 running\n5 running slow model",
 	'active runs are never deleted, and with stale_after 0 never aborted');
@@ -85,10 +77,8 @@ is(runs($node, 'postgres', 8), "8 $silent", 'and settled when the client is gone
 # In each of these databases nothing happens after server start, until there is one run, and nothing else, that nobody
 # calls for. Before that a worker has been there, as the old run shows that it deletes.
 $node->safe_psql('postgres', 'CREATE DATABASE quiet1');
-$node->safe_psql('quiet1', <<~SQL);
-	CREATE EXTENSION ai_chat_run;
-	INSERT INTO $RUNS (chat_id, workspace_id, status, finished_at) VALUES ('@{[chat(20)]}', '$WS', 'failed', now() - interval '2 days')
-	SQL
+$node->safe_psql('quiet1', 'CREATE EXTENSION ai_chat_run');
+add_ended_run($node, 'quiet1', 20, '2 days');
 $node->safe_psql('postgres', "CREATE DATABASE $_ TEMPLATE quiet1") for 'quiet2', 'quiet3';
 $node->safe_psql('quiet3', "BEGIN; SELECT ai_chat_run.begin_run('@{[chat(1)]}', '$WS'); PREPARE TRANSACTION 'begin'");
 set_conf($node, 'ai_chat_run.retention' => '1d');
@@ -98,8 +88,9 @@ for my $db ('quiet1', 'quiet2', 'quiet3')
 	wait_until($node, $db, "SELECT count(*) FROM $RUNS", 0);
 	wait_until($node, $db, workers($db), 0);
 }
-$node->safe_psql('quiet1', "INSERT INTO $RUNS (chat_id, workspace_id, status) VALUES ('@{[chat(1)]}', '$WS', 'running')");
-$node->safe_psql('quiet2', "INSERT INTO $RUNS (id, chat_id, workspace_id) VALUES (gen_random_uuid(), '@{[chat(1)]}', '$WS')");
+my $chat = chat(1);
+$node->safe_psql('quiet1', "INSERT INTO $RUNS (chat_id, workspace_id, status) VALUES ('$chat', '$WS', 'running')");
+$node->safe_psql('quiet2', "INSERT INTO $RUNS (id, chat_id, workspace_id) VALUES (gen_random_uuid(), '$chat', '$WS')");
 $node->safe_psql('quiet3', "COMMIT PREPARED 'begin'");
 my %case = (
 	quiet1 => 'a row that the application has written',

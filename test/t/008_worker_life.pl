@@ -35,8 +35,9 @@ sub launcher
 # napping(NOT_THESE...): waits for a worker asleep in database "slow" whose process is none of these; its id.
 sub napping
 {
-	my $where = sprintf q(FROM pg_stat_activity WHERE datname = 'slow' AND backend_type LIKE 'ai_chat_run%%' AND pid NOT IN (%s)),
-	  join ', ', 0, @_;
+	my $known = join ', ', 0, @_;
+	my $where = "FROM pg_stat_activity
+		WHERE datname = 'slow' AND backend_type LIKE 'ai_chat_run%' AND pid NOT IN ($known)";
 	wait_until($node, 'postgres', "SELECT count(*) $where AND wait_event = 'PgSleep'", 1);
 	return $node->safe_psql('postgres', "SELECT pid $where");
 }
@@ -156,8 +157,8 @@ is(runs($node, 'good', 3, 4), "3 succeeded\n4 $swept", 'kill -9 of the launcher 
 
 napping();
 set_conf($node, max_worker_processes => 2);
-$node->restart;
-pass('a fast shutdown does not wait for a worker');
+ok($node->stop('fast', fail_ok => 1), 'a fast shutdown does not wait for a worker');
+$node->start;
 napping();
 $life = log_end($node);
 
@@ -172,13 +173,20 @@ $node->safe_psql('postgres', sprintf 'SELECT pg_terminate_backend(%d)', napping(
 wait_until($node, 'postgres', "SELECT status = 'succeeded' FROM $RUNS WHERE id = '$run'");
 pass('it is done when there is a place');
 
-# ---- DROP EXTENSION while a worker is at work ----
+# ---- a reload, and DROP EXTENSION, while a worker is at work ----
 
-$node->safe_psql('slow', "INSERT INTO $RUNS (chat_id, workspace_id) SELECT ai_chat_run.new_run_id(), '$WS' FROM generate_series(1, 1000)");
+$node->safe_psql('slow', <<~SQL);
+	INSERT INTO $RUNS (chat_id, workspace_id) SELECT ai_chat_run.new_run_id(), '$WS' FROM generate_series(1, 1000)
+	SQL
 set_conf($node, max_worker_processes => 8, 'ai_chat_run.retention' => '1d');
 $life = log_end($node);
 $node->restart;
-napping();
+$worker = napping();
+$node->reload;
+my $aborted = "FROM $RUNS WHERE status = 'aborted'";
+my $before = $node->safe_psql('slow', "SELECT count(*) $aborted");
+wait_until($node, 'slow', "SELECT count(*) > $before + 5 $aborted");
+is(napping(), $worker, 'new settings do not disturb a worker');
 is($node->psql('slow', 'DROP EXTENSION ai_chat_run'), 0, 'DROP EXTENSION while the boot sweep is at work');
 wait_until($node, 'postgres', workers('slow'), 0);
 
@@ -187,12 +195,13 @@ $node->safe_psql('slow', <<~SQL);
 	CREATE EXTENSION ai_chat_run;
 	INSERT INTO $RUNS (chat_id, workspace_id) VALUES ('@{[chat(1)]}', '$WS');
 	SELECT ai_chat_run.begin_run('@{[chat(2)]}', '$WS');
-	INSERT INTO $RUNS (chat_id, workspace_id, status, finished_at) VALUES ('@{[chat(3)]}', '$WS', 'failed', now() - interval '2 days');
 	SQL
+add_ended_run($node, 'slow', 3, '2 days');
 settle_one('slow', 4);
 $node->reload;
 wait_until($node, 'slow', "SELECT count(*) FROM $RUNS WHERE chat_id = '@{[chat(3)]}'", 0);
-is(runs($node, 'slow'), "1 pending\n2 running\n4 succeeded", 'an extension created after server start has nothing to sweep');
+is(runs($node, 'slow'), "1 pending\n2 running\n4 succeeded",
+	'an extension created after server start has nothing to sweep');
 $text = log_since($node, $life);
 unlike($text, qr/TRAP|PANIC|terminated by signal/, 'nobody has crashed');
 $node->stop;

@@ -54,7 +54,10 @@ for my $db ('plain', 'custom')
 	is($new->safe_psql($db, "SELECT outcome FROM ai_chat_run.try_begin_run('@{[chat(1)]}', '$WS')"), 'busy',
 		"$db: a chat that was busy is busy");
 	my $err;
-	$new->psql($db, "\\set VERBOSITY sqlstate\nUPDATE $RUNS SET status = 'running', finished_at = NULL WHERE id = '$run{2}'", stderr => \$err);
+	$new->psql($db, <<~SQL, stderr => \$err);
+		\\set VERBOSITY sqlstate
+		UPDATE $RUNS SET status = 'running', finished_at = NULL WHERE id = '$run{2}'
+		SQL
 	like($err, qr/ERROR:  RN410/, "$db: an ended run stays ended");
 }
 

@@ -59,7 +59,8 @@ command_ok(
 $new->start;
 wait_swept($new, 0, 'postgres');
 is(swept_lines($new, 0), 'postgres: 1', 'the first start sweeps');
-is(runs($new, 'postgres'), "1 aborted Run interrupted by a server restart.\n2 succeeded", 'and applies what was deferred');
+is(runs($new, 'postgres'), "1 aborted Run interrupted by a server restart.\n2 succeeded",
+	'and applies what was deferred');
 begin_run($new, 'postgres', 1);
 $new->stop;
 done_testing();

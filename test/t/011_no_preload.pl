@@ -62,10 +62,13 @@ is(runs($node, 'postgres', 2, 3), "2 running\n3 running", 'nobody has swept');
 is($node->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'ai_chat_run%'"), 0,
 	'no process of ours is there');
 is($node->safe_psql('postgres', 'SELECT ai_chat_run.sweep_runs()'), 2, 'a sweep by hand');
-like(runs($node, 'postgres', 2, 3), qr/^2 aborted .*\n3 failed model error$/, 'applies what was deferred and aborts the others');
+like(runs($node, 'postgres', 2, 3), qr/^2 aborted .*\n3 failed model error$/,
+	'applies what was deferred and aborts the others');
 
 # A library that is loaded later, by hand or for a session, is no preloaded one.
-is($node->safe_psql('postgres', "LOAD 'ai_chat_run'; SELECT ai_chat_run.begin_run('@{[chat(4)]}', '$WS') IS NOT NULL"), 't',
-	'after LOAD');
+is($node->safe_psql('postgres', <<~SQL), 't', 'after LOAD');
+	LOAD 'ai_chat_run';
+	SELECT ai_chat_run.begin_run('@{[chat(4)]}', '$WS') IS NOT NULL;
+	SQL
 $node->stop;
 done_testing();

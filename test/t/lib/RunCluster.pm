@@ -10,8 +10,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes 'usleep';
 
-our @EXPORT = qw($WS new_server chat begin_run runs wait_until log_end log_since swept_lines wait_swept workers workers_started
-  set_conf crash_backend server_pid start_again abandon);
+our @EXPORT = qw($WS new_server chat begin_run add_ended_run runs wait_until log_end log_since swept_lines wait_swept
+  workers workers_started set_conf crash_backend server_pid start_again abandon);
 
 # The workspace of all runs.
 our $WS = '00000000-0000-4000-9000-000000000001';
@@ -50,6 +50,18 @@ sub begin_run
 {
 	my ($node, $db, $n) = @_;
 	return $node->safe_psql($db, sprintf q(SELECT ai_chat_run.begin_run('%s', '%s')), chat($n), $WS);
+}
+
+# add_ended_run(NODE, DATABASE, N, AGE): a failed run of chat N that finished so long ago. Where retention deletes it,
+# its end tells that a worker has been there.
+sub add_ended_run
+{
+	my ($node, $db, $n, $age) = @_;
+	$node->safe_psql($db, sprintf <<~SQL, chat($n));
+		INSERT INTO ai_chat_run.ai_chat_runs (chat_id, workspace_id, status, error, finished_at)
+		VALUES ('%s', '$WS', 'failed', '$age', now() - interval '$age')
+		SQL
+	return;
 }
 
 # runs(NODE, DATABASE, N...): "N status error" of these chats' runs, or of all, in the order of the chats and of
