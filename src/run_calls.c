@@ -77,6 +77,31 @@ heartbeat_body(void *arg)
 	call->signal = signal_for(&call->key, written, stop_requested);
 }
 
+/* The signal of a run that is settled or gone, as of now; or none. */
+static void
+settled_body(void *arg)
+{
+	RunCall    *call = arg;
+	AcrRun		run;
+
+	call->signal = NULL;
+	if (!acr_table_find(&call->key, &run))
+		call->signal = "not_found";
+	else if (run.is_terminal)
+		call->signal = "finalized";
+}
+
+/*
+ * A transaction with a snapshot of its own cannot write a run that was settled
+ * since; but that the runner shall quit can be told all the same.
+ */
+static bool
+is_settled_since(const ErrorData *failure, RunCall *call)
+{
+	return acr_attempt_is_futile(failure) &&
+		acr_attempt(settled_body, call) == NULL && call->signal != NULL;
+}
+
 static void
 link_body(void *arg)
 {
@@ -91,7 +116,7 @@ best_effort(AcrAttemptBody body, RunCall *call, const char *what)
 {
 	ErrorData  *failure = acr_attempt(body, call);
 
-	if (failure == NULL)
+	if (failure == NULL || (body != link_body && is_settled_since(failure, call)))
 		return true;
 	ereport(WARNING,
 			(errcode(failure->sqlerrcode),
