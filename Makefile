@@ -25,7 +25,7 @@ EXTENSION    = ai_chat_run
 # The control file is the only place where the version is written.
 EXTVERSION  := $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" $(EXTENSION).control)
 MODULE_big   = $(EXTENSION)
-ROOMS        = module settings shared_state databases counters run_state run_id arguments \
+ROOMS        = module settings shared_state databases visits counters run_state run_id arguments \
                run_sql planning run_table run_row deferred_row run_batch attempt deferral begin_run finalize_run run_calls \
                request_stop get_run run_triggers sweep_runs grant_app_access \
                worker_unit worker worker_tasks launcher

@@ -37,6 +37,7 @@
 #include "utils/guc.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "visits.h"
 
 /* Several, so that one slow database does not hold up the others. */
 #define MAX_WORKERS			4
@@ -120,7 +121,7 @@ reap_workers(void)
 		if (workers[i].handle == NULL ||
 			GetBackgroundWorkerPid(workers[i].handle, &pid) != BGWH_STOPPED)
 			continue;
-		acr_databases_visit_lost(workers[i].dboid);
+		acr_visits_lost(workers[i].dboid);
 		pfree(workers[i].handle);
 		workers[i].handle = NULL;
 	}
@@ -182,13 +183,13 @@ start_due_workers(void)
 	periodic_due = TimestampTzPlusMilliseconds(now, acr_reconcile_interval);
 	while ((place = free_place()) != NULL)
 	{
-		Oid			dboid = acr_databases_claim_due(now, periodic_due, &next_due);
+		Oid			dboid = acr_visits_claim_due(now, periodic_due, &next_due);
 
 		if (!OidIsValid(dboid))
 			break;
 		if (!start_worker(place, dboid))
 		{
-			acr_databases_unclaim(dboid);
+			acr_visits_unclaim(dboid);
 			book_refusal(now);
 			return refused_until;
 		}
@@ -224,7 +225,7 @@ acr_launcher_main(Datum main_arg)
 
 	acr_shared_note_start();
 	acr_shared_become_launcher();
-	acr_databases_forget_claims();
+	acr_visits_forget_claims();
 
 	for (;;)
 	{
@@ -235,7 +236,7 @@ acr_launcher_main(Datum main_arg)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
-			acr_databases_reconsider();
+			acr_visits_reconsider();
 		}
 
 		now = GetCurrentTimestamp();
@@ -243,7 +244,7 @@ acr_launcher_main(Datum main_arg)
 		{
 			/* The clock was set back; all that is due later is void. */
 			scan_due = refused_until = DT_NOBEGIN;
-			acr_databases_reconsider();
+			acr_visits_reconsider();
 		}
 		last = now;
 		if (now >= scan_due)

@@ -15,6 +15,7 @@
 
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
+#include "databases.h"
 #include "launcher.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
@@ -273,7 +274,7 @@ acr_worker_main(Datum main_arg)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 
-	if (!acr_databases_visit_begin(dboid, &work.visit))
+	if (!acr_visits_begin(dboid, &work.visit))
 		proc_exit(0);
 	BackgroundWorkerInitializeConnectionByOid(dboid, InvalidOid, 0);
 	acr_unit_pin_session("ai_chat_run worker");
@@ -287,5 +288,5 @@ acr_worker_main(Datum main_arg)
 		do_due_tasks(&work);
 	if (work.leave)
 		leave_early(&work);
-	acr_databases_visit_end(&work.visit);
+	acr_visits_end(&work.visit);
 }

@@ -4,9 +4,9 @@
 #ifndef ACR_WORKER_H
 #define ACR_WORKER_H
 
-#include "databases.h"
 #include "deferral.h"
 #include "sweep.h"
+#include "visits.h"
 #include "worker_unit.h"
 
 /*
