@@ -25,12 +25,15 @@ EXTENSION    = ai_chat_run
 # The control file is the only place where the version is written.
 EXTVERSION  := $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" $(EXTENSION).control)
 MODULE_big   = $(EXTENSION)
-ROOMS        = module settings shared_state databases visits counters run_state run_id arguments \
-               run_sql planning run_table run_row deferred_row run_batch attempt deferral begin_run finalize_run run_calls \
-               request_stop get_run run_triggers sweep_runs grant_app_access \
-               worker_unit worker worker_tasks launcher
+ROOMS        = module settings shared_state databases visits commit_news run_state run_id arguments \
+               live_runs wakeup runners claims two_phase \
+               run_sql planning run_table run_row deferred_row runner_row run_batch tracking attempt deferral \
+               begin_run finalize_run run_calls request_stop get_run is_locally_active procedure await_run \
+               supersede_run attach_runner trigger_columns run_triggers delete_runs_of_chat sweep_runs \
+               grant_app_access observe worker_unit worker worker_tasks launcher
 OBJS         = $(ROOMS:%=src/%.o)
-SQL_PARTS    = sql/parts/table.sql sql/parts/functions.sql sql/parts/privileges.sql
+SQL_PARTS    = sql/parts/table.sql sql/parts/functions.sql sql/parts/views.sql \
+               sql/parts/privileges.sql
 DATA_built   = sql/$(EXTENSION)--$(EXTVERSION).sql
 DATA         = $(wildcard sql/$(EXTENSION)--*--*.sql)
 

@@ -12,6 +12,7 @@
 #define ACR_SCHEMA			"ai_chat_run"
 #define ACR_RUNS_TABLE		"ai_chat_runs"
 #define ACR_DEFERRED_TABLE	"deferred_finalizations"
+#define ACR_RUNNERS_TABLE	"runners"
 #define ACR_ACTIVE_INDEX	"ai_chat_runs_one_active_per_chat"
 
 /* the chat has an active run already */

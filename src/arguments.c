@@ -74,6 +74,27 @@ acr_require_age(FunctionCallInfo fcinfo, int argno, const char *name,
 	return moment;
 }
 
+/*
+ * How long to wait, in ms.  Raises 22004 for a null, 22023 if negative; one that
+ * reaches beyond the calendar gets the server's own 22008.
+ */
+int64
+acr_require_timeout(FunctionCallInfo fcinfo, int argno)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz until;
+
+	acr_require_not_null(fcinfo, argno, "timeout");
+	until = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+													TimestampTzGetDatum(now),
+													PG_GETARG_DATUM(argno)));
+	if (until < now)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("timeout must not be negative")));
+	return (until - now) / 1000;
+}
+
 /* Raises 22023 for a runner name that no runner may have. */
 void
 acr_check_runner_name(const char *runner)

@@ -23,13 +23,13 @@
 
 /* Bounds lock waiting; a shorter lock_timeout of the session stays. */
 static void
-bound_lock_waits(void)
+bound_lock_waits(int bound_ms)
 {
-	if (LockTimeout == 0 || LockTimeout > acr_lock_timeout)
+	if (LockTimeout == 0 || LockTimeout > bound_ms)
 	{
 		char		value[32];
 
-		snprintf(value, sizeof(value), "%d", acr_lock_timeout);
+		snprintf(value, sizeof(value), "%d", bound_ms);
 		(void) set_config_option("lock_timeout", value, PGC_USERSET,
 								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	}
@@ -43,7 +43,7 @@ means_stop_now(const ErrorData *error)
 }
 
 static ErrorData *
-attempt(AcrAttemptBody body, void *arg, bool bounded)
+attempt(AcrAttemptBody body, void *arg, int bound_ms)
 {
 	MemoryContext caller_context = CurrentMemoryContext;
 	ResourceOwner caller_owner = CurrentResourceOwner;
@@ -56,8 +56,8 @@ attempt(AcrAttemptBody body, void *arg, bool bounded)
 	{
 		int			nest_level = NewGUCNestLevel();
 
-		if (bounded)
-			bound_lock_waits();
+		if (bound_ms > 0)
+			bound_lock_waits(bound_ms);
 
 		body(arg);
 
@@ -91,14 +91,21 @@ attempt(AcrAttemptBody body, void *arg, bool bounded)
 ErrorData *
 acr_attempt(AcrAttemptBody body, void *arg)
 {
-	return attempt(body, arg, true);
+	return attempt(body, arg, acr_lock_timeout);
+}
+
+/* The same, waiting for each lock for at most bound_ms, too. */
+ErrorData *
+acr_attempt_within(AcrAttemptBody body, void *arg, int bound_ms)
+{
+	return attempt(body, arg, Min(Max(bound_ms, 1), acr_lock_timeout));
 }
 
 /* The same, waiting for locks as long as the session would. */
 ErrorData *
 acr_attempt_unbounded(AcrAttemptBody body, void *arg)
 {
-	return attempt(body, arg, false);
+	return attempt(body, arg, 0);
 }
 
 /*

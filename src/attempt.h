@@ -9,6 +9,8 @@
 typedef void (*AcrAttemptBody) (void *arg);
 
 extern ErrorData *acr_attempt(AcrAttemptBody body, void *arg);
+extern ErrorData *acr_attempt_within(AcrAttemptBody body, void *arg,
+									 int bound_ms);
 extern ErrorData *acr_attempt_unbounded(AcrAttemptBody body, void *arg);
 extern bool acr_attempt_is_futile(const ErrorData *error);
 extern void acr_attempt_pause(long ms);

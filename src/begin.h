@@ -11,9 +11,11 @@ typedef enum AcrBeginOutcome
 	ACR_BEGAN,
 	ACR_RESUMED,				/* the given run id was there */
 	ACR_BUSY,					/* this workspace's run is active */
-	ACR_BUSY_ELSEWHERE			/* another workspace's run is active */
+	ACR_BUSY_ELSEWHERE,			/* another workspace's run is active */
+	ACR_BUSY_CLAIMED			/* another session supersedes the chat's run */
 } AcrBeginOutcome;
 
+extern text *acr_begin_runner(text *runner);
 extern AcrBeginOutcome acr_begin(const AcrNewRun *run, bool id_given,
 								 AcrActiveRun *active);
 

@@ -18,6 +18,8 @@
  *	 row that our snapshot cannot see with a serialization failure.  The slot
  *	 is taken all the same, so we look as of now and say so; only if nobody is
  *	 found, twice, the failure goes up.
+ * - Somebody supersedes the chat's run, and must not be forestalled while he
+ *	 waits: see claims.c.
  * - A given run id is there already.  Without a rival for the slot the primary
  *	 key would raise its violation after the row was written; so for given ids
  *	 a first INSERT shies from any conflict, and only if neither the id nor a
@@ -32,12 +34,14 @@
 #include "arguments.h"
 #include "attempt.h"
 #include "begin.h"
-#include "counters.h"
+#include "claims.h"
+#include "commit_news.h"
 #include "deferral.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "run_id.h"
 #include "settings.h"
+#include "tracking.h"
 #include "utils/builtins.h"
 
 PG_FUNCTION_INFO_V1(acr_begin_run);
@@ -119,8 +123,39 @@ settle_holder(const AcrNewRun *run, const AcrActiveRun *holder)
 }
 
 /*
+ * Another session is about to supersede the run of this chat: the slot is
+ * taken, even if there is no active run just now.
+ */
+static AcrBeginOutcome
+busy_with_claim(const AcrNewRun *run, const AcrRunKey *target,
+				AcrActiveRun *active)
+{
+	acr_count_now(ACR_REJECTED);
+	if (acr_table_find_active(&run->chat_id, &run->key.workspace_id, active))
+		return ACR_BUSY;
+	if (memcmp(&target->workspace_id, &run->key.workspace_id, UUID_LEN) != 0)
+		return ACR_BUSY_ELSEWHERE;
+	active->id = target->id;
+	return ACR_BUSY_CLAIMED;
+}
+
+/* The run is ours; shared memory will know when it is committed. */
+static AcrBeginOutcome
+began(const AcrNewRun *run)
+{
+	AcrLiveRun	live;
+
+	acr_track_fill(&live, &run->key.workspace_id, &run->chat_id,
+				   run->runner != NULL ? text_to_cstring(run->runner) : "");
+	acr_news_run_active(&run->key.id, &live, false);
+	acr_count_at_commit(ACR_BEGUN, 1);
+	return ACR_BEGAN;
+}
+
+/*
  * Begins the run or tells why not.  With ACR_BUSY, *active is the run that
- * holds the slot.
+ * holds the slot; with ACR_BUSY_CLAIMED, its id is that of the run that is being
+ * superseded.
  */
 AcrBeginOutcome
 acr_begin(const AcrNewRun *run, bool id_given, AcrActiveRun *active)
@@ -128,13 +163,20 @@ acr_begin(const AcrNewRun *run, bool id_given, AcrActiveRun *active)
 	for (int round = 0; round < MAX_ROUNDS; round++)
 	{
 		ErrorData  *failure;
+		AcrRunKey	target;
 
 		CHECK_FOR_INTERRUPTS();
 
+		/* Looks at the claims before, to leave nothing, and after, to be sure. */
+		if (acr_claims_has_other(&run->chat_id, &target))
+			return id_given && is_there(run) ? ACR_RESUMED :
+				busy_with_claim(run, &target, active);
 		if (insert(run, id_given && round % 2 == 0, &failure))
 		{
-			acr_count_at_commit(ACR_BEGUN, 1);
-			return ACR_BEGAN;
+			if (!acr_claims_has_other(&run->chat_id, &target))
+				return began(run);
+			acr_table_take_back(&run->key);
+			return busy_with_claim(run, &target, active);
 		}
 		if (id_given && is_there(run))
 			return ACR_RESUMED;
@@ -165,11 +207,9 @@ acr_begin(const AcrNewRun *run, bool id_given, AcrActiveRun *active)
 }
 
 /* The runner given, or the session's, or none. */
-static text *
-get_runner(FunctionCallInfo fcinfo, int argno)
+text *
+acr_begin_runner(text *runner)
 {
-	text	   *runner = acr_optional_text(fcinfo, argno);
-
 	if (runner == NULL && acr_runner != NULL)
 		runner = cstring_to_text(acr_runner);
 	if (runner == NULL || VARSIZE_ANY_EXHDR(runner) == 0)
@@ -191,7 +231,7 @@ begin_from_arguments(FunctionCallInfo fcinfo, const char *function,
 	run->trigger = acr_optional_text(fcinfo, 3);
 	if (run->trigger == NULL)
 		run->trigger = cstring_to_text("user");
-	run->runner = get_runner(fcinfo, 5);
+	run->runner = acr_begin_runner(acr_optional_text(fcinfo, 5));
 	PreventCommandIfReadOnly(function);
 
 	if (run_id != NULL)
@@ -201,18 +241,32 @@ begin_from_arguments(FunctionCallInfo fcinfo, const char *function,
 	return acr_begin(run, run_id != NULL, active);
 }
 
+static int
+detail_busy(AcrBeginOutcome outcome, const AcrActiveRun *active)
+{
+	switch (outcome)
+	{
+		case ACR_BUSY:
+			return errdetail("Run %s has been active since %s.",
+							 acr_uuid_string(&active->id),
+							 timestamptz_to_str(active->since));
+		case ACR_BUSY_CLAIMED:
+			return errdetail("Run %s is being superseded.",
+							 acr_uuid_string(&active->id));
+		default:
+			return errdetail("The active run belongs to another workspace.");
+	}
+}
+
 static void
-raise_busy(const AcrNewRun *run, const AcrActiveRun *active)
+raise_busy(const AcrNewRun *run, AcrBeginOutcome outcome,
+		   const AcrActiveRun *active)
 {
 	ereport(ERROR,
 			(errcode(ACR_ERRCODE_RUN_ALREADY_ACTIVE),
 			 errmsg("an agent run is already in progress for chat %s",
 					acr_uuid_string(&run->chat_id)),
-			 active != NULL ?
-			 errdetail("Run %s has been active since %s.",
-					   acr_uuid_string(&active->id),
-					   timestamptz_to_str(active->since)) :
-			 errdetail("The active run belongs to another workspace."),
+			 detail_busy(outcome, active),
 			 err_generic_string(PG_DIAG_SCHEMA_NAME, ACR_SCHEMA),
 			 err_generic_string(PG_DIAG_TABLE_NAME, ACR_RUNS_TABLE),
 			 err_generic_string(PG_DIAG_CONSTRAINT_NAME, ACR_ACTIVE_INDEX)));
@@ -238,20 +292,12 @@ acr_begin_run(PG_FUNCTION_ARGS)
 {
 	AcrNewRun	run;
 	AcrActiveRun active;
+	AcrBeginOutcome outcome;
 	pg_uuid_t  *result;
 
-	switch (begin_from_arguments(fcinfo, "begin_run()", &run, &active))
-	{
-		case ACR_BEGAN:
-		case ACR_RESUMED:
-			break;
-		case ACR_BUSY:
-			raise_busy(&run, &active);
-			break;
-		case ACR_BUSY_ELSEWHERE:
-			raise_busy(&run, NULL);
-			break;
-	}
+	outcome = begin_from_arguments(fcinfo, "begin_run()", &run, &active);
+	if (outcome != ACR_BEGAN && outcome != ACR_RESUMED)
+		raise_busy(&run, outcome, &active);
 
 	result = palloc(sizeof(pg_uuid_t));
 	*result = run.key.id;
@@ -287,7 +333,7 @@ acr_try_begin_run(PG_FUNCTION_ARGS)
 		name = "began";
 	else if (outcome == ACR_RESUMED)
 		name = "resumed";
-	else if (outcome == ACR_BUSY)
+	else if (outcome == ACR_BUSY || outcome == ACR_BUSY_CLAIMED)
 		values[1] = UUIDPGetDatum(&active.id);
 	else
 		nulls[1] = true;

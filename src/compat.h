@@ -26,4 +26,16 @@
 #define PG_MODULE_MAGIC_EXT(...)		PG_MODULE_MAGIC
 #endif
 
+/*
+ * What the server keeps to wait for its client, as libpq/libpq.h declares it
+ * since 14.  That header cannot be included: it asks for those of GSSAPI, which
+ * a server's development package does not bring along.
+ */
+extern PGDLLIMPORT struct WaitEventSet *FeBeWaitSet;
+
+#ifndef FeBeWaitSetSocketPos
+#define FeBeWaitSetSocketPos	0
+#define FeBeWaitSetNEvents		3
+#endif
+
 #endif							/* ACR_COMPAT_H */

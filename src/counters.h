@@ -4,8 +4,6 @@
 #ifndef ACR_COUNTERS_H
 #define ACR_COUNTERS_H
 
-#include "c.h"
-
 typedef enum AcrCounter
 {
 	ACR_BEGUN,
@@ -18,15 +16,12 @@ typedef enum AcrCounter
 	ACR_SETTLED_LATER,
 	ACR_SWEPT_AT_BOOT,
 	ACR_SWEPT_STALE,
+	ACR_SWEPT_DEPARTED,
 	ACR_STOPS,
 	ACR_HEARTBEATS,
+	ACR_WAITS,
+	ACR_UNTRACKED,
 	ACR_N_COUNTERS
 } AcrCounter;
-
-extern void acr_counters_init(void);
-extern void acr_count_now(AcrCounter counter);
-extern void acr_count_at_commit(AcrCounter counter, uint64 n);
-extern void acr_news_at_commit(uint32 news);
-extern AcrCounter acr_counter_of_status(const char *status);
 
 #endif							/* ACR_COUNTERS_H */

@@ -1,6 +1,6 @@
 /*
- * An entry of the registry of databases, for the two rooms that know it:
- * databases.c, which keeps the registry, and visits.c.
+ * An entry of the registry of databases, for the rooms that know it:
+ * databases.c, which keeps the registry, visits.c, and observe.c, which shows it.
  */
 #ifndef ACR_DATABASE_ENTRY_H
 #define ACR_DATABASE_ENTRY_H
@@ -40,8 +40,12 @@ typedef struct AcrDatabase
 	char		last_error[ACR_LAST_ERROR_MAXLEN];
 	TimestampTz last_error_at;
 
+	/* Whoever resets the counters writes this, under the lock. */
+	TimestampTz counted_since;
+
 	/* Every session of the database writes these, at any time. */
 	pg_atomic_uint32 news;
+	pg_atomic_uint32 warned;	/* of several runners and what a restart does */
 	pg_atomic_uint64 counters[ACR_N_COUNTERS];
 } AcrDatabase;
 

@@ -4,10 +4,11 @@
  * One entry a database, in a shared hash table: when its next visit by a
  * worker is due, how the last one went, what sessions have told since, and the
  * counters.  The launcher decides from it whom to visit, and a worker reports
- * into it (visits.c); sessions raise their news.  An entry lives as long as its database: the
- * launcher removes it after a scan of pg_database that did not find it, so a
- * session may keep a pointer to the entry of its own database, which cannot be
- * dropped while the session is connected.
+ * into it (visits.c); sessions raise their news.  An entry lives as long as
+ * its database: the launcher removes it, and what other rooms know of that
+ * database, after a scan of pg_database that did not find it.  So a session may
+ * keep a pointer to the entry of its own database, which cannot be dropped
+ * while the session is connected.
  *
  * If more databases than fit are there, those beyond are neither visited nor
  * counted; the launcher says so.
@@ -15,7 +16,9 @@
 #include "postgres.h"
 
 #include "database_entry.h"
+#include "live_runs.h"
 #include "miscadmin.h"
+#include "runners.h"
 #include "shared_state.h"
 #include "storage/shmem.h"
 
@@ -75,8 +78,10 @@ find_or_make(Oid dboid)
 		db->tasks[i].due = DT_NOBEGIN;	/* the first visit is due at once */
 	/* a transaction prepared before server start may hold something */
 	pg_atomic_init_u32(&db->news, ACR_NEWS_PREPARED);
+	pg_atomic_init_u32(&db->warned, 0);
 	for (int i = 0; i < ACR_N_COUNTERS; i++)
 		pg_atomic_init_u64(&db->counters[i], 0);
+	db->counted_since = GetCurrentTimestamp();
 	return db;
 }
 
@@ -100,9 +105,9 @@ my_entry(void)
 {
 	if (my_database == NULL && databases != NULL && OidIsValid(MyDatabaseId))
 	{
-		LWLockAcquire(acr_shared_lock(), LW_EXCLUSIVE);
+		LWLockAcquire(acr_shared_lock(ACR_LOCK_REGISTRY), LW_EXCLUSIVE);
 		my_database = find_or_make(MyDatabaseId);
-		LWLockRelease(acr_shared_lock());
+		LWLockRelease(acr_shared_lock(ACR_LOCK_REGISTRY));
 	}
 	return my_database;
 }
@@ -139,6 +144,28 @@ acr_databases_raise_quietly(uint32 news)
 		pg_atomic_fetch_or_u32(&db->news, news);
 }
 
+/* Is this the first time that somebody asks, in this database? */
+bool
+acr_databases_warn_once(void)
+{
+	AcrDatabase *db = my_entry();
+
+	return db != NULL && pg_atomic_exchange_u32(&db->warned, 1) == 0;
+}
+
+/*
+ * A prepared transaction of this database has been committed, and nobody knows
+ * what it did; but if it may be one of ours, something may be due now.
+ */
+void
+acr_databases_raise_if_prepared(void)
+{
+	AcrDatabase *db = my_entry();
+
+	if (db != NULL && (pg_atomic_read_u32(&db->news) & ACR_NEWS_PREPARED) != 0)
+		acr_databases_raise(ACR_NEWS_ACTIVE | ACR_NEWS_DEFERRED);
+}
+
 void
 acr_databases_count(AcrCounter counter, uint64 n)
 {
@@ -160,9 +187,9 @@ acr_databases_begin_scan(void)
 {
 	bool		first;
 
-	LWLockAcquire(acr_shared_lock(), LW_EXCLUSIVE);
+	LWLockAcquire(acr_shared_lock(ACR_LOCK_REGISTRY), LW_EXCLUSIVE);
 	first = (registry->scan++ == 0);
-	LWLockRelease(acr_shared_lock());
+	LWLockRelease(acr_shared_lock(ACR_LOCK_REGISTRY));
 	return first;
 }
 
@@ -172,7 +199,7 @@ acr_databases_see(Oid dboid, bool connectable, bool at_start)
 {
 	AcrDatabase *db;
 
-	LWLockAcquire(acr_shared_lock(), LW_EXCLUSIVE);
+	LWLockAcquire(acr_shared_lock(ACR_LOCK_REGISTRY), LW_EXCLUSIVE);
 	db = find_or_make(dboid);
 	if (db != NULL)
 	{
@@ -181,7 +208,7 @@ acr_databases_see(Oid dboid, bool connectable, bool at_start)
 		if (at_start)
 			db->present_at_start = true;
 	}
-	LWLockRelease(acr_shared_lock());
+	LWLockRelease(acr_shared_lock(ACR_LOCK_REGISTRY));
 	return db != NULL;
 }
 
@@ -191,12 +218,15 @@ acr_databases_end_scan(void)
 	HASH_SEQ_STATUS seq;
 	AcrDatabase *db;
 
-	LWLockAcquire(acr_shared_lock(), LW_EXCLUSIVE);
+	LWLockAcquire(acr_shared_lock(ACR_LOCK_REGISTRY), LW_EXCLUSIVE);
 	hash_seq_init(&seq, databases);
 	while ((db = hash_seq_search(&seq)) != NULL)
 	{
-		if (db->seen_in_scan != registry->scan && db->visit == ACR_VISIT_NONE)
-			hash_search(databases, &db->dboid, HASH_REMOVE, NULL);
+		if (db->seen_in_scan == registry->scan || db->visit != ACR_VISIT_NONE)
+			continue;
+		acr_live_forget_database(db->dboid);
+		acr_runners_forget_database(db->dboid);
+		hash_search(databases, &db->dboid, HASH_REMOVE, NULL);
 	}
-	LWLockRelease(acr_shared_lock());
+	LWLockRelease(acr_shared_lock(ACR_LOCK_REGISTRY));
 }

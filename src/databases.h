@@ -4,12 +4,14 @@
 #ifndef ACR_DATABASES_H
 #define ACR_DATABASES_H
 
+#include "c.h"
 #include "counters.h"
 
 /* what a session tells the launcher of its database */
 #define ACR_NEWS_ACTIVE		0x01	/* there may be an active run */
 #define ACR_NEWS_DEFERRED	0x02	/* a finalization was deferred */
-#define ACR_NEWS_PREPARED	0x04	/* by a transaction that is but prepared */
+#define ACR_NEWS_DEPARTED	0x04	/* a runner's session has ended */
+#define ACR_NEWS_PREPARED	0x08	/* a prepared transaction may bring more */
 
 #define ACR_MAX_DATABASES	4096
 
@@ -19,6 +21,8 @@ extern void acr_databases_shmem_init(void);
 extern void acr_databases_prepare(void);
 extern void acr_databases_raise(uint32 news);
 extern void acr_databases_raise_quietly(uint32 news);
+extern void acr_databases_raise_if_prepared(void);
+extern bool acr_databases_warn_once(void);
 extern void acr_databases_count(AcrCounter counter, uint64 n);
 
 extern bool acr_databases_begin_scan(void);

@@ -15,7 +15,7 @@
 
 #include "arguments.h"
 #include "attempt.h"
-#include "counters.h"
+#include "commit_news.h"
 #include "deferral.h"
 #include "fmgr.h"
 #include "miscadmin.h"

@@ -21,7 +21,7 @@
 #include "ai_chat_run.h"
 #include "arguments.h"
 #include "attempt.h"
-#include "counters.h"
+#include "commit_news.h"
 #include "databases.h"
 #include "deferral.h"
 #include "miscadmin.h"

@@ -15,13 +15,14 @@
 
 PG_FUNCTION_INFO_V1(acr_grant_app_access);
 
-/* The functions that an application may call; none is overloaded. */
+/* The functions and procedures that an application may call; none is overloaded. */
 static const char *const app_functions[] = {
 	"begin_run", "try_begin_run", "record_step", "heartbeat",
 	"link_assistant_message", "finalize_run", "map_turn_status",
 	"request_stop", "request_stop_for_chat", "settle_deferred",
 	"get_run", "get_latest_for_chat", "get_active_for_chat",
-	"delete_runs_of_chat",
+	"delete_runs_of_chat", "is_locally_active", "attach_runner",
+	"await_run", "await_stop", "await_stops", "supersede_run",
 };
 
 /*
@@ -63,7 +64,7 @@ grant_function(const char *name, const char *role)
 														  ObjectIdGetDatum(function),
 														  option)),
 						 "function", name);
-	acr_table_grant(psprintf("GRANT EXECUTE ON FUNCTION %s.%s TO %s",
+	acr_table_grant(psprintf("GRANT EXECUTE ON ROUTINE %s.%s TO %s",
 							 ACR_SCHEMA, name, role));
 }
 

@@ -4,13 +4,15 @@
 #include "postgres.h"
 
 #include "compat.h"
-#include "counters.h"
+#include "commit_news.h"
 #include "fmgr.h"
 #include "launcher.h"
 #include "miscadmin.h"
 #include "planning.h"
+#include "runners.h"
 #include "settings.h"
 #include "shared_state.h"
+#include "two_phase.h"
 
 PG_MODULE_MAGIC_EXT(.name = "ai_chat_run");
 
@@ -26,11 +28,13 @@ _PG_init(void)
 {
 	acr_settings_define();
 	acr_planning_init();
-	acr_counters_init();
+	acr_commit_news_init();
 
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 	acr_shared_request();
+	acr_runners_init();
+	acr_two_phase_init();
 	if (!IsBinaryUpgrade)
 		acr_launcher_register();
 }

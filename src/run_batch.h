@@ -6,9 +6,16 @@
 
 #include "run_table.h"
 
+struct AcrSweepFilter;
+
+/* Shall the run stay, whatever its row says? */
+typedef bool (*AcrSweepKeep) (const struct AcrSweepFilter *filter,
+							  const pg_uuid_t *run_id, const char *runner);
+
 /* a sweep's choice of runs; see run_sql.c */
 typedef struct AcrSweepFilter
 {
+	AcrSweepKeep keep;			/* asked of each run; or NULL */
 	bool		at_boot;
 	TimestampTz silent_since;	/* updated before this; DT_NOEND: whenever */
 	text	   *runner;			/* or NULL; not at boot */
@@ -21,6 +28,7 @@ extern int64 acr_table_sweep_batch(const AcrSweepFilter *filter,
 extern bool acr_table_boot_sweep_left(const AcrSweepFilter *filter);
 extern int64 acr_table_purge_batch(TimestampTz before, int64 limit,
 								   pg_uuid_t *from_id, bool *more);
+extern int	acr_table_which_active(Datum *ids, int n, pg_uuid_t **active);
 extern bool acr_table_any(AcrSqlId which);
 
 #endif							/* ACR_RUN_BATCH_H */

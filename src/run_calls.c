@@ -11,22 +11,28 @@
 
 #include "arguments.h"
 #include "attempt.h"
-#include "counters.h"
-#include "databases.h"
+#include "commit_news.h"
 #include "miscadmin.h"
 #include "run_row.h"
 #include "shared_state.h"
+#include "tracking.h"
 #include "utils/builtins.h"
 
 PG_FUNCTION_INFO_V1(acr_record_step);
 PG_FUNCTION_INFO_V1(acr_heartbeat);
 PG_FUNCTION_INFO_V1(acr_link_assistant_message);
 
+/* lock waiting for one who has better things to do */
+#define HURRIED_LOCK_TIMEOUT_MS		10
+
 typedef struct RunCall
 {
 	AcrRunKey	key;
 	int32		step_count;
 	pg_uuid_t	message_id;
+
+	bool		known;			/* shared memory knows that the run is active */
+	bool		stop_requested; /* and that it is to stop */
 
 	const char *signal;			/* the answers */
 	bool		linked;
@@ -47,34 +53,51 @@ signal_without_run(const AcrRunKey *key)
 	return NULL;				/* keep compiler quiet */
 }
 
-static const char *
-signal_for(const AcrRunKey *key, bool written, bool stop_requested)
-{
-	if (!written)
-		return signal_without_run(key);
-	return stop_requested ? "stop" : "continue";
-}
-
+/*
+ * Tells the runner; and shared memory, at commit, if it did not know the run.
+ */
 static void
 record_step_body(void *arg)
 {
 	RunCall    *call = arg;
-	bool		stop_requested = false;
-	bool		written;
+	AcrRun		run;
 
-	written = acr_table_record_step(&call->key, call->step_count, &stop_requested);
-	call->signal = signal_for(&call->key, written, stop_requested);
+	if (!acr_table_record_step(&call->key, call->step_count,
+							   call->stop_requested, &run))
+	{
+		call->signal = signal_without_run(&call->key);
+		return;
+	}
+	call->signal = run.stop_requested ? "stop" : "continue";
+	if (!call->known)
+	{
+		AcrLiveRun	live;
+
+		acr_track_fill(&live, &call->key.workspace_id, &run.chat_id, run.runner);
+		acr_news_run_active(&call->key.id, &live, run.stop_requested);
+	}
 }
 
+/* For a run that shared memory does not know, or cannot. */
 static void
 heartbeat_body(void *arg)
 {
 	RunCall    *call = arg;
-	bool		stop_requested = false;
-	bool		written;
+	AcrRun		run;
+	bool		tracked = false;
 
-	written = acr_table_heartbeat(&call->key, &stop_requested);
-	call->signal = signal_for(&call->key, written, stop_requested);
+	if (acr_shared_exists() && acr_track(&call->key, true, &run, &tracked) && tracked)
+	{
+		AcrLiveLook look;
+
+		/* A stop may be requested that the row does not bear. */
+		acr_live_look(&call->key.id, &look);
+		call->signal = run.stop_requested || look.stop_requested ? "stop" : "continue";
+	}
+	else if (acr_table_heartbeat(&call->key, &run))
+		call->signal = run.stop_requested ? "stop" : "continue";
+	else
+		call->signal = signal_without_run(&call->key);
 }
 
 /* The signal of a run that is settled or gone, as of now; or none. */
@@ -110,11 +133,16 @@ link_body(void *arg)
 	call->linked = acr_table_link(&call->key, &call->message_id);
 }
 
-/* Makes the attempt; false, after a WARNING, if it failed. */
+/*
+ * Makes the attempt; false, after a WARNING, if it failed.  A runner that is to
+ * stop is not kept waiting.
+ */
 static bool
 best_effort(AcrAttemptBody body, RunCall *call, const char *what)
 {
-	ErrorData  *failure = acr_attempt(body, call);
+	ErrorData  *failure = call->stop_requested ?
+		acr_attempt_within(body, call, HURRIED_LOCK_TIMEOUT_MS) :
+		acr_attempt(body, call);
 
 	if (failure == NULL || (body != link_body && is_settled_since(failure, call)))
 		return true;
@@ -134,12 +162,25 @@ get_key(FunctionCallInfo fcinfo, AcrRunKey *key)
 }
 
 /*
+ * Notes in shared memory that the runner calls.  Where this transaction has
+ * changed runs, only their rows tell it how they are.
+ */
+static void
+note_call(RunCall *call)
+{
+	if (acr_shared_exists())
+		call->known = acr_live_hear(&call->key, &call->stop_requested) &&
+			!acr_news_of_runs_pending();
+}
+
+/*
  * record_step(run_id uuid, workspace_id uuid, step_count int) returns text
  *
  * Stores the number of finished steps, which never goes down, and that the
  * runner is alive.  Returns the signal to the runner: continue, stop (a stop
  * is requested), finalized (somebody settled the run: quit) or not_found; null,
- * after a WARNING, if the write failed.
+ * after a WARNING, if the write failed.  A stop that shared memory knows of is
+ * told even then.
  *
  * Errors: 22004 for a null, 22023 for a negative count, 25006 in a read-only
  * transaction or on a standby, class 57 for a cancel or a shutdown.
@@ -158,15 +199,21 @@ acr_record_step(PG_FUNCTION_ARGS)
 				 errmsg("step_count must not be negative")));
 	PreventCommandIfReadOnly("record_step()");
 
+	note_call(&call);
 	if (!best_effort(record_step_body, &call, "record a step of"))
-		PG_RETURN_NULL();
+	{
+		if (!call.stop_requested)
+			PG_RETURN_NULL();
+		call.signal = "stop";
+	}
 	PG_RETURN_TEXT_P(cstring_to_text(call.signal));
 }
 
 /*
  * heartbeat(run_id uuid, workspace_id uuid) returns text
  *
- * Says that the runner is alive.  Returns the signal as record_step does.
+ * Says that the runner is alive: with the library preloaded, in shared memory
+ * alone, without a write.  Returns the signal as record_step does.
  *
  * Errors: as record_step.
  */
@@ -178,7 +225,10 @@ acr_heartbeat(PG_FUNCTION_ARGS)
 	get_key(fcinfo, &call.key);
 	PreventCommandIfReadOnly("heartbeat()");
 
-	if (!best_effort(heartbeat_body, &call, "record the heartbeat of"))
+	note_call(&call);
+	if (call.known)
+		call.signal = call.stop_requested ? "stop" : "continue";
+	else if (!best_effort(heartbeat_body, &call, "record the heartbeat of"))
 		PG_RETURN_NULL();
 	acr_count_now(ACR_HEARTBEATS);
 	PG_RETURN_TEXT_P(cstring_to_text(call.signal));

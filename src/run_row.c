@@ -54,6 +54,16 @@ acr_table_find_active(const pg_uuid_t *chat_id, const pg_uuid_t *workspace_id,
 	return found;
 }
 
+/* Deletes a run that this transaction has inserted. */
+void
+acr_table_take_back(const AcrRunKey *key)
+{
+	AcrParams	p = {0};
+
+	acr_param_key(&p, &key->id, &key->workspace_id);
+	(void) acr_table_run(ACR_SQL_TAKE_BACK, ACR_AS_WRITE, &p);
+}
+
 /* Does the chat have an active run in another workspace? */
 bool
 acr_table_busy_elsewhere(const pg_uuid_t *chat_id,
@@ -86,28 +96,77 @@ acr_table_raise_no_effect(const pg_uuid_t *run_id)
 					 ACR_SCHEMA, ACR_RUNS_TABLE)));
 }
 
+/* Takes a row of RUN_COLUMNS; the error text goes into the given context. */
+static void
+fill_run(AcrRun *run, MemoryContext context)
+{
+	bool		isnull;
+	Datum		value;
+
+	strlcpy(run->status, TextDatumGetCString(acr_column(0, 1, &isnull)),
+			sizeof(run->status));
+	run->is_terminal = acr_state_is_terminal(run->status);
+	acr_column_uuid(0, 2, &run->chat_id);
+	run->stop_requested = acr_column_bool(0, 3);
+	value = acr_column(0, 4, &isnull);
+	strlcpy(run->runner, isnull ? "" : TextDatumGetCString(value),
+			sizeof(run->runner));
+	value = acr_column(0, 5, &isnull);
+	run->error = isnull || !run->is_terminal ? NULL :
+		MemoryContextStrdup(context, TextDatumGetCString(value));
+}
+
+/* Runs a statement that gives a run, or nothing. */
+static bool
+execute_for_run(AcrSqlId id, AcrSnapshotKind kind, AcrParams *p, AcrRun *run)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	bool		found;
+
+	acr_table_open();
+	found = acr_table_execute(id, kind, p) > 0;
+	if (found)
+		fill_run(run, caller);
+	acr_table_close();
+	return found;
+}
+
 /* Looks a run up as of now. */
 bool
-acr_table_find(const AcrRunKey *key, AcrRun *found)
+acr_table_find(const AcrRunKey *key, AcrRun *run)
 {
 	AcrParams	p = {0};
-	bool		exists;
 
 	acr_param_key(&p, &key->id, &key->workspace_id);
+	return execute_for_run(ACR_SQL_FIND_RUN, ACR_AS_OF_NOW, &p, run);
+}
+
+/*
+ * Is the run active, in whatever workspace?  Tells whether its row was written
+ * since the given time, and whose it is.
+ */
+bool
+acr_table_is_active(const pg_uuid_t *run_id, TimestampTz since,
+					bool *written_since, char *runner)
+{
+	AcrParams	p = {0};
+	bool		active;
+
+	acr_param_pointer(&p, run_id);
+	acr_param_time(&p, since);
 	acr_table_open();
-	exists = acr_table_execute(ACR_SQL_FIND_RUN, ACR_AS_OF_NOW, &p) > 0;
-	if (exists)
+	active = acr_table_execute(ACR_SQL_IS_ACTIVE, ACR_AS_OF_NOW, &p) > 0;
+	if (active)
 	{
 		bool		isnull;
+		Datum		name = acr_column(0, 2, &isnull);
 
-		strlcpy(found->status, TextDatumGetCString(acr_column(0, 1, &isnull)),
-				sizeof(found->status));
-		found->is_terminal = acr_state_is_terminal(found->status);
-		acr_column_uuid(0, 2, &found->chat_id);
-		found->stop_requested = acr_column_bool(0, 3);
+		*written_since = acr_column_bool(0, 1);
+		strlcpy(runner, isnull ? "" : TextDatumGetCString(name),
+				ACR_RUNNER_MAXLEN + 1);
 	}
 	acr_table_close();
-	return exists;
+	return active;
 }
 
 /* The once gate: true if this call made the run terminal. */
@@ -123,40 +182,32 @@ acr_table_finish(const AcrRunKey *key, const char *status, text *error)
 	return acr_table_run(ACR_SQL_FINISH_RUN, ACR_AS_WRITE, &p) > 0;
 }
 
-/* Runs a write of the runner that returns whether a stop is requested. */
-static bool
-run_and_get_signal(AcrSqlId id, AcrParams *p, bool *stop_requested)
-{
-	bool		done;
-
-	acr_table_open();
-	done = acr_table_execute(id, ACR_AS_WRITE, p) > 0;
-	if (done)
-		*stop_requested = acr_column_bool(0, 1);
-	acr_table_close();
-	return done;
-}
-
+/* With stop_requested, stamps that too, unless it is there. */
 bool
 acr_table_record_step(const AcrRunKey *key, int32 step_count,
-					  bool *stop_requested)
+					  bool stop_requested, AcrRun *run)
 {
+	TimestampTz now = GetCurrentTimestamp();
 	AcrParams	p = {0};
 
 	acr_param_key(&p, &key->id, &key->workspace_id);
 	acr_param_value(&p, Int32GetDatum(step_count));
-	acr_param_time(&p, GetCurrentTimestamp());
-	return run_and_get_signal(ACR_SQL_RECORD_STEP, &p, stop_requested);
+	acr_param_time(&p, now);
+	if (stop_requested)
+		acr_param_time(&p, now);
+	else
+		acr_param_pointer(&p, NULL);
+	return execute_for_run(ACR_SQL_RECORD_STEP, ACR_AS_WRITE, &p, run);
 }
 
 bool
-acr_table_heartbeat(const AcrRunKey *key, bool *stop_requested)
+acr_table_heartbeat(const AcrRunKey *key, AcrRun *run)
 {
 	AcrParams	p = {0};
 
 	acr_param_key(&p, &key->id, &key->workspace_id);
 	acr_param_time(&p, GetCurrentTimestamp());
-	return run_and_get_signal(ACR_SQL_HEARTBEAT, &p, stop_requested);
+	return execute_for_run(ACR_SQL_HEARTBEAT, ACR_AS_WRITE, &p, run);
 }
 
 bool
@@ -197,6 +248,29 @@ acr_table_mark_stop_of_chat(const pg_uuid_t *chat_id,
 		acr_column_uuid(0, 1, run_id);
 	acr_table_close();
 	return marked;
+}
+
+/*
+ * The runner's active runs whose rows bear a stop request, as of now, but for
+ * those that are seen already.
+ */
+int
+acr_table_stops_of_runner(const char *runner, ArrayType *seen,
+						  pg_uuid_t **run_ids)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	AcrParams	p = {0};
+	uint64		n;
+
+	acr_param_value(&p, CStringGetTextDatum(runner));
+	acr_param_pointer(&p, seen);
+	acr_table_open();
+	n = acr_table_execute(ACR_SQL_STOPS_OF_RUNNER, ACR_AS_OF_NOW, &p);
+	*run_ids = MemoryContextAlloc(caller, Max(n, 1) * sizeof(pg_uuid_t));
+	for (uint64 i = 0; i < n; i++)
+		acr_column_uuid(i, 1, *run_ids + i);
+	acr_table_close();
+	return (int) n;
 }
 
 /* Deletes a chat's runs, in any workspace if none is given. */

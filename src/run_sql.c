@@ -22,6 +22,7 @@
 
 #define RUNS			ACR_SCHEMA "." ACR_RUNS_TABLE
 #define DEFERRED		ACR_SCHEMA "." ACR_DEFERRED_TABLE
+#define RUNNERS			ACR_SCHEMA "." ACR_RUNNERS_TABLE
 
 #define BY_ID			ACR_RUNS_TABLE "_pkey"
 #define BY_ACTIVE_CHAT	ACR_ACTIVE_INDEX
@@ -63,7 +64,8 @@
 	" status, runner, started_at, updated_at)" \
 	" VALUES ($1, $2, $3, $4, $5, '" ACR_RUN_RUNNING "', $6, $7, $7)"
 
-#define RUN_COLUMNS		"r.status, r.chat_id, r.stop_requested_at IS NOT NULL"
+#define RUN_COLUMNS \
+	"r.status, r.chat_id, r.stop_requested_at IS NOT NULL, r.runner, r.error"
 
 #define SQL(...)		ACR_SQL_MARK __VA_ARGS__
 
@@ -104,16 +106,18 @@ const AcrSql acr_sql[ACR_N_SQL] = {
 			" WHERE d.workspace_id" EQ "$2 AND d.run_id" EQ "$1)"),
 		BY_ID, 5, {UUIDOID, UUIDOID, TEXTOID, TEXTOID, TIMESTAMPTZOID}
 	},
+	/* stamps a stop ($5) that could not be written when it was requested */
 	[ACR_SQL_RECORD_STEP] = {
 		SQL("UPDATE " RUNS " r SET step_count = GREATEST(r.step_count, $3),"
-			" updated_at = $4 WHERE " THIS_RUN " AND " NOT_TERMINAL
-			" RETURNING r.stop_requested_at IS NOT NULL"),
-		BY_ID, 4, {UUIDOID, UUIDOID, INT4OID, TIMESTAMPTZOID}
+			" updated_at = $4,"
+			" stop_requested_at = COALESCE(r.stop_requested_at, $5)"
+			" WHERE " THIS_RUN " AND " NOT_TERMINAL " RETURNING " RUN_COLUMNS),
+		BY_ID, 5, {UUIDOID, UUIDOID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 	},
+	/* where shared memory does not track the run */
 	[ACR_SQL_HEARTBEAT] = {
 		SQL("UPDATE " RUNS " r SET updated_at = $3"
-			" WHERE " THIS_RUN " AND " NOT_TERMINAL
-			" RETURNING r.stop_requested_at IS NOT NULL"),
+			" WHERE " THIS_RUN " AND " NOT_TERMINAL " RETURNING " RUN_COLUMNS),
 		BY_ID, 3, {UUIDOID, UUIDOID, TIMESTAMPTZOID}
 	},
 	[ACR_SQL_LINK_MESSAGE] = {
@@ -147,6 +151,55 @@ const AcrSql acr_sql[ACR_N_SQL] = {
 		SQL("SELECT r FROM " RUNS " r WHERE " THIS_CHAT " AND " IS_ACTIVE),
 		BY_ACTIVE_CHAT, 2, {UUIDOID, UUIDOID}
 	},
+	/* $2: those that the caller knows of already */
+	[ACR_SQL_STOPS_OF_RUNNER] = {
+		SQL("SELECT r.id FROM " RUNS " r WHERE " IS_ACTIVE
+			" AND r.runner" EQ "$1 AND r.stop_requested_at IS NOT NULL"
+			" AND r.id" NE "ALL ($2)"),
+		BY_ACTIVE_CHAT, 2, {TEXTOID, UUIDARRAYOID}
+	},
+	/* of whatever workspace; is it active, and written since $2? */
+	[ACR_SQL_IS_ACTIVE] = {
+		SQL("SELECT r.updated_at" GE "$2, r.runner FROM " RUNS " r"
+			" WHERE r.id" EQ "$1 AND " NOT_TERMINAL),
+		BY_ID, 2, {UUIDOID, TIMESTAMPTZOID}
+	},
+	[ACR_SQL_WHICH_ACTIVE] = {
+		SQL("SELECT r.id FROM " RUNS " r WHERE r.id" EQ "ANY ($1) AND "
+			NOT_TERMINAL),
+		BY_ID, 1, {UUIDARRAYOID}
+	},
+	[ACR_SQL_TAKE_BACK] = {
+		SQL("DELETE FROM " RUNS " r WHERE " THIS_RUN),
+		BY_ID, 2, {UUIDOID, UUIDOID}
+	},
+
+	[ACR_SQL_FIND_RUNNER] = {
+		SQL("SELECT w.incarnation FROM " RUNNERS " w WHERE w.runner" EQ "$1"),
+		NULL, 1, {TEXTOID}
+	},
+	[ACR_SQL_ATTACH_RUNNER] = {
+		SQL("INSERT INTO " RUNNERS " AS w (runner, incarnation, seen_at)"
+			" VALUES ($1, $2, $3) ON CONFLICT (runner) DO UPDATE"
+			" SET incarnation = EXCLUDED.incarnation, seen_at = EXCLUDED.seen_at"),
+		NULL, 3, {TEXTOID, UUIDOID, TIMESTAMPTZOID}
+	},
+	[ACR_SQL_SEE_RUNNER] = {
+		SQL("UPDATE " RUNNERS " w SET seen_at = $2 WHERE w.runner" EQ "$1"),
+		NULL, 2, {TEXTOID, TIMESTAMPTZOID}
+	},
+	/* $1: those that are there now */
+	[ACR_SQL_FORGET_RUNNERS] = {
+		SQL("DELETE FROM " RUNNERS " w WHERE w.seen_at" LT "$2"
+			" AND w.runner" NE "ALL ($1)"),
+		NULL, 2, {TEXTARRAYOID, TIMESTAMPTZOID}
+	},
+	[ACR_SQL_ACTIVE_OF_RUNNER] = {
+		SQL("SELECT r.id, r.workspace_id FROM " RUNS " r WHERE " IS_ACTIVE
+			" AND r.runner" EQ "$1 AND " NOT_DEFERRED),
+		BY_ACTIVE_CHAT, 1, {TEXTOID}
+	},
+
 	/* the first one recorded wins */
 	[ACR_SQL_DEFER] = {
 		SQL("INSERT INTO " DEFERRED " (workspace_id, run_id, status, error,"
@@ -221,6 +274,32 @@ const AcrSql acr_sql[ACR_N_SQL] = {
 			" ORDER BY r.chat_id LIMIT $2 FOR NO KEY UPDATE OF r SKIP LOCKED"),
 		BY_ACTIVE_CHAT, 5,
 		{UUIDOID, INT8OID, XIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+	},
+
+	/*
+	 * Where shared memory has a say, the sweep looks first, without a lock, asks
+	 * there, and then locks those that it shall have.
+	 */
+	[ACR_SQL_SWEEP_LOOK] = {
+		SQL("SELECT r.id, r.chat_id, r.runner FROM " RUNS " r"
+			" WHERE " IS_ACTIVE " AND r.chat_id" GE "$1"
+			" AND r.updated_at" LT "$3 AND ($4 IS NULL OR r.runner" EQ "$4)"
+			" AND " NOT_DEFERRED " ORDER BY r.chat_id LIMIT $2"),
+		BY_ACTIVE_CHAT, 4, {UUIDOID, INT8OID, TIMESTAMPTZOID, TEXTOID}
+	},
+	[ACR_SQL_BOOT_SWEEP_LOOK] = {
+		SQL("SELECT r.id, r.chat_id, r.runner FROM " RUNS " r"
+			" WHERE " IS_ACTIVE " AND r.chat_id" GE "$1"
+			" AND " FROM_BEFORE_START " AND " NOT_DEFERRED
+			" ORDER BY r.chat_id LIMIT $2"),
+		BY_ACTIVE_CHAT, 5,
+		{UUIDOID, INT8OID, XIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+	},
+	[ACR_SQL_SWEEP_LOCK_THESE] = {
+		SQL("SELECT r.id, r.chat_id, r.runner FROM " RUNS " r"
+			" WHERE r.id" EQ "ANY ($1) AND " NOT_TERMINAL
+			" AND r.updated_at" LT "$2 FOR NO KEY UPDATE SKIP LOCKED"),
+		BY_ID, 2, {UUIDARRAYOID, TIMESTAMPTZOID}
 	},
 
 	/*

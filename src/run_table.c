@@ -106,6 +106,23 @@ acr_table_close(void)
 }
 
 /*
+ * The same for a procedure that commits in between.  Connections that are
+ * opened within this one are for one transaction, as ever.
+ */
+void
+acr_table_open_nonatomic(void)
+{
+	SPI_connect_ext(SPI_OPT_NONATOMIC);
+}
+
+/* Commits; the next transaction has no snapshot yet. */
+void
+acr_table_commit(void)
+{
+	SPI_commit();
+}
+
+/*
  * Runs a statement within an open connection and returns the number of rows.
  * Rows, if any, are in SPI_tuptable until acr_table_close().
  */
@@ -201,6 +218,15 @@ acr_table_exists(Oid *owner)
 	*owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
 	return true;
+}
+
+/* The run table's OID; InvalidOid if it is not there.  Needs a transaction. */
+Oid
+acr_table_oid(void)
+{
+	Oid			schema = get_namespace_oid(ACR_SCHEMA, true);
+
+	return OidIsValid(schema) ? get_relname_relid(ACR_RUNS_TABLE, schema) : InvalidOid;
 }
 
 /* Runs a GRANT command, with the rights of whoever is current. */

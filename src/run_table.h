@@ -40,6 +40,8 @@ extern void acr_param_key(AcrParams *p, const pg_uuid_t *id,
 
 extern void acr_table_open(void);
 extern void acr_table_close(void);
+extern void acr_table_open_nonatomic(void);
+extern void acr_table_commit(void);
 extern uint64 acr_table_execute(AcrSqlId id, AcrSnapshotKind kind,
 								AcrParams *p);
 extern uint64 acr_table_run(AcrSqlId id, AcrSnapshotKind kind, AcrParams *p);
@@ -51,6 +53,7 @@ extern void acr_column_uuid(uint64 row, int number, pg_uuid_t *result);
 extern bool acr_uuid_increment(pg_uuid_t *uuid);
 
 extern bool acr_table_exists(Oid *owner);
+extern Oid	acr_table_oid(void);
 extern void acr_table_grant(const char *command);
 
 #endif							/* ACR_RUN_TABLE_H */

@@ -1,75 +1,67 @@
 /*
- * The triggers: a terminal run stays as it is, and a deleted chat takes its
- * runs along.
+ * The triggers of the run table: a terminal run stays as it is, and what
+ * happens to a run is told to those who wait for it, whoever writes the row.
+ *
+ * They fire after the change, so that no BEFORE trigger can change the row
+ * behind their backs, and because a BEFORE UPDATE trigger would have each
+ * update lock its row first, with a WAL record of its own.
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
 #include "ai_chat_run.h"
 #include "arguments.h"
+#include "catalog/pg_type_d.h"
 #include "commands/trigger.h"
+#include "commit_news.h"
 #include "databases.h"
-#include "miscadmin.h"
 #include "run_state.h"
-#include "run_row.h"
 #include "shared_state.h"
-#include "utils/acl.h"
+#include "trigger_columns.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/rel.h"
 
 PG_FUNCTION_INFO_V1(acr_run_inserted);
 PG_FUNCTION_INFO_V1(acr_terminal_is_final);
-PG_FUNCTION_INFO_V1(acr_delete_runs_of_chat);
+PG_FUNCTION_INFO_V1(acr_run_deleted);
+PG_FUNCTION_INFO_V1(acr_runs_truncated);
 
 /* What may not change once the run is terminal. */
 static const char *const final_columns[] = {
 	"status", "finished_at", "error", "chat_id", "workspace_id",
 };
 
-/* The number of a column, or InvalidAttrNumber. */
-static int
-find_column(Relation rel, const char *name)
+/* The trigger's data, if it was called as it should be. */
+static TriggerData *
+require_event(FunctionCallInfo fcinfo, const char *function, TriggerEvent event,
+			  const char *event_name)
 {
-	TupleDesc	tupdesc = RelationGetDescr(rel);
+	TriggerData *trigdata = (TriggerData *) fcinfo->context;
 
-	for (int i = 0; i < tupdesc->natts; i++)
-	{
-		Form_pg_attribute attr = TupleDescAttr(tupdesc, i);
-
-		if (!attr->attisdropped && strcmp(NameStr(attr->attname), name) == 0)
-			return attr->attnum;
-	}
-	return InvalidAttrNumber;
-}
-
-/* The number of a column that has to be there, of that type. */
-static int
-require_column(Relation rel, const char *name, Oid type)
-{
-	int			attnum = find_column(rel, name);
-
-	if (attnum == InvalidAttrNumber)
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		(trigdata->tg_event & (TRIGGER_EVENT_OPMASK | TRIGGER_EVENT_ROW |
+							   TRIGGER_EVENT_TIMINGMASK)) != (event | TRIGGER_EVENT_AFTER))
 		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_COLUMN),
-				 errmsg("column \"%s\" of relation \"%s\" does not exist",
-						name, RelationGetRelationName(rel))));
-	if (TupleDescAttr(RelationGetDescr(rel), attnum - 1)->atttypid != type)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("column \"%s\" of relation \"%s\" is not of type %s",
-						name, RelationGetRelationName(rel), format_type_be(type))));
-	return attnum;
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" was not called by an %s",
+						function, event_name)));
+	return trigdata;
 }
 
 static bool
-was_terminal(Relation rel, HeapTuple old)
+is_terminal(Relation rel, HeapTuple row)
 {
-	int			attnum = require_column(rel, "status", TEXTOID);
 	bool		isnull;
-	Datum		status = heap_getattr(old, attnum, RelationGetDescr(rel), &isnull);
+	Datum		status = acr_column_of(rel, row, "status", TEXTOID, &isnull);
 
 	return !isnull && acr_state_is_terminal(TextDatumGetCString(status));
+}
+
+static bool
+column_is_null(Relation rel, HeapTuple row, const char *name)
+{
+	return heap_attisnull(row, acr_column_number(rel, name), RelationGetDescr(rel));
 }
 
 static bool
@@ -93,12 +85,43 @@ changed_column(Relation rel, HeapTuple old, HeapTuple new)
 {
 	for (size_t i = 0; i < lengthof(final_columns); i++)
 	{
-		int			attnum = find_column(rel, final_columns[i]);
+		int			attnum = acr_column_number(rel, final_columns[i]);
 
 		if (attnum != InvalidAttrNumber && column_differs(rel, attnum, old, new))
 			return final_columns[i];
 	}
 	return NULL;
+}
+
+static void
+raise_final(Relation rel, HeapTuple row, const char *column)
+{
+	ereport(ERROR,
+			(errcode(ACR_ERRCODE_RUN_IS_FINAL),
+			 errmsg("run %s is terminal and stays so",
+					acr_uuid_string(acr_column_run_id(rel, row))),
+			 errdetail("Column \"%s\" of a terminal run cannot be changed.",
+					   column),
+			 err_generic_string(PG_DIAG_SCHEMA_NAME, ACR_SCHEMA),
+			 err_generic_string(PG_DIAG_TABLE_NAME, ACR_RUNS_TABLE),
+			 err_generic_string(PG_DIAG_COLUMN_NAME, column)));
+}
+
+/* Tells what an update of an active run has made of it. */
+static void
+tell_update(Relation rel, HeapTuple old, HeapTuple new)
+{
+	if (is_terminal(rel, new))
+		acr_news_run_settled(acr_column_run_id(rel, new));
+	else if (column_is_null(rel, old, "stop_requested_at") &&
+			 !column_is_null(rel, new, "stop_requested_at"))
+	{
+		bool		isnull;
+		Datum		runner = acr_column_of(rel, new, "runner", TEXTOID, &isnull);
+
+		acr_news_run_stopped(acr_column_run_id(rel, new),
+							 isnull ? "" : TextDatumGetCString(runner));
+	}
 }
 
 /*
@@ -111,11 +134,8 @@ changed_column(Relation rel, HeapTuple old, HeapTuple new)
 Datum
 acr_run_inserted(PG_FUNCTION_ARGS)
 {
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"%s\" was not called by a trigger",
-						"run_inserted")));
+	(void) require_event(fcinfo, "run_inserted", TRIGGER_EVENT_INSERT,
+						 "AFTER INSERT trigger");
 	acr_shared_note_start();
 	acr_news_at_commit(ACR_NEWS_ACTIVE);
 	return PointerGetDatum(NULL);
@@ -125,140 +145,62 @@ acr_run_inserted(PG_FUNCTION_ARGS)
  * terminal_is_final() returns trigger
  *
  * AFTER UPDATE FOR EACH ROW on the run table: refuses to reopen a terminal run
- * or to change how it ended or whose it is.  It fires after the update so that
- * no BEFORE trigger can change the row behind its back, and because a BEFORE
- * trigger would have each update lock its row first, with a WAL record of its
- * own.
+ * or to change how it ended or whose it is; and tells that an active run was
+ * settled, or is to stop.
  *
  * Errors: RN410.
  */
 Datum
 acr_terminal_is_final(PG_FUNCTION_ARGS)
 {
-	TriggerData *trigdata = (TriggerData *) fcinfo->context;
-	Relation	rel;
+	TriggerData *trigdata = require_event(fcinfo, "terminal_is_final",
+										  TRIGGER_EVENT_UPDATE | TRIGGER_EVENT_ROW,
+										  "AFTER UPDATE trigger for each row");
+	Relation	rel = trigdata->tg_relation;
 	const char *column;
 
-	if (!CALLED_AS_TRIGGER(fcinfo) ||
-		!TRIGGER_FIRED_AFTER(trigdata->tg_event) ||
-		!TRIGGER_FIRED_FOR_ROW(trigdata->tg_event) ||
-		!TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"%s\" was not called by an AFTER UPDATE trigger for each row",
-						"terminal_is_final")));
-
-	rel = trigdata->tg_relation;
-	if (!was_terminal(rel, trigdata->tg_trigtuple))
+	if (!is_terminal(rel, trigdata->tg_trigtuple))
 	{
 		/* An active run that is written directly is activity, too. */
 		acr_databases_raise(ACR_NEWS_ACTIVE);
+		tell_update(rel, trigdata->tg_trigtuple, trigdata->tg_newtuple);
 		return PointerGetDatum(NULL);
 	}
 
 	column = changed_column(rel, trigdata->tg_trigtuple, trigdata->tg_newtuple);
 	if (column != NULL)
-	{
-		int			attnum = require_column(rel, "id", UUIDOID);
-		bool		isnull;
-		Datum		id = heap_getattr(trigdata->tg_trigtuple, attnum,
-									  RelationGetDescr(rel), &isnull);
-
-		ereport(ERROR,
-				(errcode(ACR_ERRCODE_RUN_IS_FINAL),
-				 errmsg("run %s is terminal and stays so",
-						acr_uuid_string(DatumGetUUIDP(id))),
-				 errdetail("Column \"%s\" of a terminal run cannot be changed.",
-						   column),
-				 err_generic_string(PG_DIAG_SCHEMA_NAME, ACR_SCHEMA),
-				 err_generic_string(PG_DIAG_TABLE_NAME, ACR_RUNS_TABLE),
-				 err_generic_string(PG_DIAG_COLUMN_NAME, column)));
-	}
+		raise_final(rel, trigdata->tg_trigtuple, column);
 	return PointerGetDatum(NULL);
 }
 
 /*
- * The uuid column of the deleted row that a trigger argument, or else the
- * default, names.  NULL if the row has no such column and none was asked for.
- */
-static pg_uuid_t *
-uuid_of_deleted(TriggerData *trigdata, int argno, const char *default_name)
-{
-	Relation	rel = trigdata->tg_relation;
-	bool		asked_for = trigdata->tg_trigger->tgnargs > argno;
-	const char *name = asked_for ? trigdata->tg_trigger->tgargs[argno] : default_name;
-	Datum		value;
-	bool		isnull;
-
-	if (!asked_for && find_column(rel, name) == InvalidAttrNumber)
-		return NULL;
-
-	value = heap_getattr(trigdata->tg_trigtuple, require_column(rel, name, UUIDOID),
-						 RelationGetDescr(rel), &isnull);
-	if (isnull)
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("column \"%s\" of relation \"%s\" must not be null",
-						name, RelationGetRelationName(rel))));
-	return DatumGetUUIDP(value);
-}
-
-/*
- * Without a workspace the chat's runs go wherever they are.  Anybody who may
- * call the function could put the trigger on a table of his own and so reach
- * into other workspaces; hence only a table whose owner has the rights of the
- * extension's owner, who is in force here, can do without.
- */
-static void
-require_trusted_table(Relation rel)
-{
-	if (!has_privs_of_role(rel->rd_rel->relowner, GetUserId()))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("relation \"%s\" has no column \"workspace_id\"",
-						RelationGetRelationName(rel)),
-				 errhint("Name the column of the chat's workspace in the trigger's arguments.")));
-}
-
-/*
- * delete_runs_of_chat([chat id column [, workspace id column]])
- *		returns trigger
+ * run_deleted() returns trigger
  *
- * AFTER DELETE FOR EACH ROW on an application's table of chats: removes the
- * deleted chat's runs, active ones too, and what is deferred for them.  The
- * columns are "id" and, if the table has one, "workspace_id", unless the
- * trigger's arguments name others.  Only a table whose owner has the rights of
- * the extension's owner can do without a workspace.
- *
- * Errors: 39P01 if not called by such a trigger; 42703, 42804 or 22004 for a
- * column that is not there, not a uuid, or null; 42501 without a workspace.
+ * AFTER DELETE FOR EACH ROW on the run table, for active runs: tells that the
+ * run is gone.
  */
 Datum
-acr_delete_runs_of_chat(PG_FUNCTION_ARGS)
+acr_run_deleted(PG_FUNCTION_ARGS)
 {
-	TriggerData *trigdata = (TriggerData *) fcinfo->context;
-	pg_uuid_t  *chat_id;
-	pg_uuid_t  *workspace_id;
+	TriggerData *trigdata = require_event(fcinfo, "run_deleted",
+										  TRIGGER_EVENT_DELETE | TRIGGER_EVENT_ROW,
+										  "AFTER DELETE trigger for each row");
 
-	if (!CALLED_AS_TRIGGER(fcinfo) ||
-		!TRIGGER_FIRED_AFTER(trigdata->tg_event) ||
-		!TRIGGER_FIRED_FOR_ROW(trigdata->tg_event) ||
-		!TRIGGER_FIRED_BY_DELETE(trigdata->tg_event))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"%s\" was not called by an AFTER DELETE trigger for each row",
-						"delete_runs_of_chat")));
+	acr_news_run_settled(acr_column_run_id(trigdata->tg_relation,
+										   trigdata->tg_trigtuple));
+	return PointerGetDatum(NULL);
+}
 
-	chat_id = uuid_of_deleted(trigdata, 0, "id");
-	if (chat_id == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_COLUMN),
-				 errmsg("relation \"%s\" has no column \"id\"",
-						RelationGetRelationName(trigdata->tg_relation)),
-				 errhint("Name the column of the chat's id in the trigger's arguments.")));
-	workspace_id = uuid_of_deleted(trigdata, 1, "workspace_id");
-	if (workspace_id == NULL)
-		require_trusted_table(trigdata->tg_relation);
-	acr_table_delete_of_chat(chat_id, workspace_id);
+/*
+ * runs_truncated() returns trigger
+ *
+ * AFTER TRUNCATE on the run table: tells that all runs are gone.
+ */
+Datum
+acr_runs_truncated(PG_FUNCTION_ARGS)
+{
+	(void) require_event(fcinfo, "runs_truncated", TRIGGER_EVENT_TRUNCATE,
+						 "AFTER TRUNCATE trigger");
+	acr_news_all_changed();
 	return PointerGetDatum(NULL);
 }

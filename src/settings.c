@@ -3,13 +3,15 @@
  * it is set and not when it is used.
  *
  * What a session may choose for its own calls is USERSET; what the background
- * worker goes by is SIGHUP.
+ * worker goes by is SIGHUP; what decides the size of shared memory is
+ * POSTMASTER, and does not exist without preloading.
  */
 #include "postgres.h"
 
 #include <limits.h>
 
 #include "ai_chat_run.h"
+#include "miscadmin.h"
 #include "settings.h"
 #include "utils/guc.h"
 
@@ -17,11 +19,13 @@ int			acr_boot_sweep = ACR_BOOT_SWEEP_ON;
 int			acr_boot_grace = 30 * 1000;
 int			acr_stale_after = 15 * 60 * 1000;
 int			acr_reconcile_interval = 60 * 1000;
+int			acr_runner_grace = 10 * 1000;
 int			acr_retention = 0;
 int			acr_finalize_max_attempts = 3;
 int			acr_finalize_retry_base = 50;
 int			acr_lock_timeout = 1000;
 int			acr_sweep_batch_size = 1000;
+int			acr_max_active_runs = 10000;
 char	   *acr_runner = NULL;
 
 static const struct config_enum_entry boot_sweep_options[] = {
@@ -78,6 +82,13 @@ define_worker_settings(void)
 							60 * 1000, 100, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
+	DefineCustomIntVariable("ai_chat_run.runner_grace",
+							"Time that an attached runner has to come back after its session has ended, before its runs are aborted.",
+							NULL,
+							&acr_runner_grace,
+							10 * 1000, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
 	DefineCustomIntVariable("ai_chat_run.retention",
 							"Terminal runs older than this are deleted by the background worker.",
 							"0 keeps them.",
@@ -91,6 +102,19 @@ define_worker_settings(void)
 							&acr_sweep_batch_size,
 							1000, 1, 100000,
 							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+}
+
+/* The server takes these while it starts, and refuses them later. */
+static void
+define_startup_settings(void)
+{
+	DefineCustomIntVariable("ai_chat_run.max_active_runs",
+							"Number of active runs that are tracked in shared memory.",
+							"More still work; they are looked after by their rows.",
+							&acr_max_active_runs,
+							10000, 1, 1000000,
+							PGC_POSTMASTER, 0,
 							NULL, NULL, NULL);
 }
 
@@ -132,5 +156,7 @@ acr_settings_define(void)
 {
 	define_worker_settings();
 	define_session_settings();
+	if (process_shared_preload_libraries_in_progress)
+		define_startup_settings();
 	MarkGUCPrefixReserved("ai_chat_run");
 }

@@ -17,16 +17,23 @@
  * the start xid before any runner's call is stamped, for whether its runner has
  * called since.
  *
- * Lock order: the one LWLock below guards the fields marked with it and the
- * registry in databases.c.  It is held for a few lines, never across anything
- * that can raise an error.  While holding it, only the server's own XidGenLock
- * and ProcArrayLock are taken (to note the start xid).
+ * Locks: each room with something shared has LWLocks of its own from the one
+ * tranche that is requested here (AcrLockId).  They are held for a few lines,
+ * never across SQL, a wait, or anything that can raise an error.  Order: first
+ * that of the registry, then one of the others; of the others never two, but
+ * for a walk of all live runs, which takes their partitions' locks in order.
+ * While holding that of the registry, the server's own XidGenLock and
+ * ProcArrayLock are taken, too (to note the start xid).
  */
 #include "postgres.h"
 
 #include "access/xlog.h"
+#include "ai_chat_run.h"
+#include "claims.h"
 #include "databases.h"
+#include "live_runs.h"
 #include "miscadmin.h"
+#include "runners.h"
 #include "shared_state.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -34,13 +41,14 @@
 #include "storage/procarray.h"
 #include "storage/shmem.h"
 #include "storage/spin.h"
+#include "wakeup.h"
 
 typedef struct SharedState
 {
-	LWLock	   *lock;			/* set once, at startup */
+	LWLockPadded *locks;		/* set once, at startup */
 	TimestampTz started_at;		/* set once, before the server opens */
 
-	pg_atomic_uint32 start_xid; /* 0 until noted; written under lock */
+	pg_atomic_uint32 start_xid; /* 0 until noted; registry lock */
 	TimestampTz opened_at;		/* set before start_xid */
 
 	slock_t		launcher_mutex;
@@ -60,7 +68,11 @@ request_shared_memory(void)
 
 	RequestAddinShmemSpace(MAXALIGN(sizeof(SharedState)));
 	RequestAddinShmemSpace(acr_databases_shmem_size());
-	RequestNamedLWLockTranche("ai_chat_run", 1);
+	RequestAddinShmemSpace(acr_live_shmem_size());
+	RequestAddinShmemSpace(acr_wakeup_shmem_size());
+	RequestAddinShmemSpace(acr_runners_shmem_size());
+	RequestAddinShmemSpace(acr_claims_shmem_size());
+	RequestNamedLWLockTranche("ai_chat_run", ACR_N_LOCKS);
 }
 
 /*
@@ -80,13 +92,17 @@ attach_shared_memory(void)
 	shared = ShmemInitStruct("ai_chat_run", sizeof(SharedState), &found);
 	if (!found)
 	{
-		shared->lock = &(GetNamedLWLockTranche("ai_chat_run"))->lock;
+		shared->locks = GetNamedLWLockTranche("ai_chat_run");
 		shared->started_at = GetCurrentTimestamp();
 		pg_atomic_init_u32(&shared->start_xid, InvalidTransactionId);
 		SpinLockInit(&shared->launcher_mutex);
 		shared->launcher_latch = NULL;
 	}
 	acr_databases_shmem_init();
+	acr_live_shmem_init();
+	acr_wakeup_shmem_init();
+	acr_runners_shmem_init();
+	acr_claims_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
 }
 
@@ -107,10 +123,23 @@ acr_shared_exists(void)
 	return shared != NULL;
 }
 
-LWLock *
-acr_shared_lock(void)
+/* For what cannot work without shared memory. */
+void
+acr_shared_require(const char *function)
 {
-	return shared->lock;
+	if (shared == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%s needs the library \"%s\" to be preloaded",
+						function, ACR_EXTENSION),
+				 errhint("Put the line shared_preload_libraries = '%s' into postgresql.conf and restart the server.",
+						 ACR_EXTENSION)));
+}
+
+LWLock *
+acr_shared_lock(AcrLockId id)
+{
+	return &shared->locks[id].lock;
 }
 
 /*
@@ -150,14 +179,14 @@ acr_shared_note_start(void)
 		pg_atomic_read_u32(&shared->start_xid) != InvalidTransactionId)
 		return;
 
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(acr_shared_lock(ACR_LOCK_REGISTRY), LW_EXCLUSIVE);
 	if (pg_atomic_read_u32(&shared->start_xid) == InvalidTransactionId)
 	{
 		shared->opened_at = GetCurrentTimestamp();
 		pg_write_barrier();
 		pg_atomic_write_u32(&shared->start_xid, oldest_running_xid());
 	}
-	LWLockRelease(shared->lock);
+	LWLockRelease(acr_shared_lock(ACR_LOCK_REGISTRY));
 }
 
 /* No transaction from before server start has this id or a later one. */
@@ -187,6 +216,20 @@ resign_as_launcher(int code, Datum arg)
 	SpinLockAcquire(&shared->launcher_mutex);
 	shared->launcher_latch = NULL;
 	SpinLockRelease(&shared->launcher_mutex);
+}
+
+/* Is there a launcher now? */
+bool
+acr_shared_has_launcher(void)
+{
+	bool		alive;
+
+	if (shared == NULL)
+		return false;
+	SpinLockAcquire(&shared->launcher_mutex);
+	alive = shared->launcher_latch != NULL;
+	SpinLockRelease(&shared->launcher_mutex);
+	return alive;
 }
 
 /* From now on the calling process is the one to wake. */

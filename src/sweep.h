@@ -8,6 +8,9 @@
 
 #define ACR_SWEPT_AT_BOOT_TEXT	"Run interrupted by a server restart."
 #define ACR_SWEPT_STALE_TEXT	"Run aborted: its runner has been silent for too long."
+#define ACR_REAPED_TEXT			"Run aborted: its runner has departed."
+#define ACR_REPLACED_TEXT		"Run interrupted by a restart of its runner."
+#define ACR_SUPERSEDED_TEXT		"Run superseded by another one."
 #define ACR_SWEPT_BY_HAND_TEXT	"Run aborted by an operator."
 
 /* where a sweep or purge is; all zeroes at its beginning */
@@ -19,6 +22,12 @@ typedef struct AcrCursor
 } AcrCursor;
 
 extern bool acr_sweep_silent_since(TimestampTz since, AcrSweepFilter *filter);
+extern bool acr_sweep_keep_if_called(const AcrSweepFilter *filter,
+									 const pg_uuid_t *run_id,
+									 const char *runner);
+extern bool acr_sweep_keep_if_alive(const AcrSweepFilter *filter,
+									const pg_uuid_t *run_id,
+									const char *runner);
 extern int64 acr_sweep_step(const AcrSweepFilter *filter, const char *error,
 							int64 limit, AcrCursor *cursor);
 extern int64 acr_purge_step(TimestampTz before, int64 limit,

@@ -10,15 +10,46 @@
 
 #include "ai_chat_run.h"
 #include "arguments.h"
-#include "counters.h"
+#include "commit_news.h"
 #include "deferral.h"
+#include "live_runs.h"
 #include "miscadmin.h"
+#include "runners.h"
 #include "settings.h"
 #include "shared_state.h"
 #include "sweep.h"
 
 PG_FUNCTION_INFO_V1(acr_sweep_runs);
 PG_FUNCTION_INFO_V1(acr_purge_runs);
+
+/* Keeps a run whose runner has called since, as shared memory knows. */
+bool
+acr_sweep_keep_if_called(const AcrSweepFilter *filter, const pg_uuid_t *run_id,
+						 const char *runner)
+{
+	AcrLiveLook look;
+
+	if (!acr_shared_exists())
+		return false;
+	acr_live_look(run_id, &look);
+	if (look.heard_at == 0)
+		return false;
+
+	/* At boot, whenever that was: this memory begins with the server. */
+	return filter->at_boot || look.heard_at >= filter->silent_since;
+}
+
+/*
+ * The same for the background worker, which leaves a runner alone that is
+ * attached, or may come back: if it does not, its runs are aborted for that.
+ */
+bool
+acr_sweep_keep_if_alive(const AcrSweepFilter *filter, const pg_uuid_t *run_id,
+						const char *runner)
+{
+	return (runner != NULL && acr_runners_is_known(runner)) ||
+		acr_sweep_keep_if_called(filter, run_id, runner);
+}
 
 /*
  * A filter for runs that have been silent since the given time.  Silence is
@@ -29,6 +60,7 @@ bool
 acr_sweep_silent_since(TimestampTz since, AcrSweepFilter *filter)
 {
 	memset(filter, 0, sizeof(*filter));
+	filter->keep = acr_sweep_keep_if_called;
 	filter->silent_since = since;
 	acr_shared_note_start();
 	return acr_shared_open_time() < since;
@@ -74,8 +106,9 @@ step_limit(int64 max_runs, int64 done)
  * sweep_runs(stale_after interval default null, runner text default null,
  *			  max_runs bigint default null) returns bigint
  *
- * Aborts active runs: all, or those silent for stale_after, or those of one
- * runner, at most max_runs.  Deferred finalizations are applied first, and a
+ * Aborts active runs: all, or those silent for stale_after, as the latest of
+ * their rows, their last heartbeats and server start tells; or those of one
+ * runner; at most max_runs.  Deferred finalizations are applied first, and a
  * run that has one is never aborted.  Rows that a client has locked are left
  * out.  Returns the number of runs made terminal.
  *

@@ -9,6 +9,8 @@
 #include "postgres.h"
 
 #include "database_entry.h"
+#include "mb/pg_wchar.h"
+#include "runners.h"
 #include "shared_state.h"
 #include "storage/ipc.h"
 
@@ -31,6 +33,7 @@ visit_due(AcrDatabase *db, TimestampTz periodic_due)
 {
 	AcrTask    *settle = &db->tasks[ACR_TASK_SETTLE];
 	AcrTask    *silent = &db->tasks[ACR_TASK_SWEEP_SILENT];
+	AcrTask    *reap = &db->tasks[ACR_TASK_REAP];
 	TimestampTz spaced = TimestampTzPlusMilliseconds(db->visited_at, VISIT_SPACING_MS);
 	uint32		news = pg_atomic_read_u32(&db->news);
 	TimestampTz due = DT_NOEND;
@@ -39,6 +42,8 @@ visit_due(AcrDatabase *db, TimestampTz periodic_due)
 		settle->due = Min(settle->due, spaced);
 	if ((news & ACR_NEWS_ACTIVE) != 0)
 		silent->due = Min(silent->due, periodic_due);
+	if ((news & ACR_NEWS_DEPARTED) != 0)
+		reap->due = Min(reap->due, acr_runners_next_departure(db->dboid));
 
 	for (int i = 0; i < ACR_N_TASKS; i++)
 		due = Min(due, db->tasks[i].due);
@@ -58,7 +63,7 @@ acr_visits_claim_due(TimestampTz now, TimestampTz periodic_due,
 	Oid			claimed = InvalidOid;
 
 	*next_due = DT_NOEND;
-	LWLockAcquire(acr_shared_lock(), LW_EXCLUSIVE);
+	LWLockAcquire(acr_shared_lock(ACR_LOCK_REGISTRY), LW_EXCLUSIVE);
 	hash_seq_init(&seq, acr_databases_table());
 	while ((db = hash_seq_search(&seq)) != NULL)
 	{
@@ -76,7 +81,7 @@ acr_visits_claim_due(TimestampTz now, TimestampTz periodic_due,
 		}
 		*next_due = Min(*next_due, due);
 	}
-	LWLockRelease(acr_shared_lock());
+	LWLockRelease(acr_shared_lock(ACR_LOCK_REGISTRY));
 	return claimed;
 }
 
@@ -90,14 +95,14 @@ acr_visits_forget_claims(void)
 	HASH_SEQ_STATUS seq;
 	AcrDatabase *db;
 
-	LWLockAcquire(acr_shared_lock(), LW_EXCLUSIVE);
+	LWLockAcquire(acr_shared_lock(ACR_LOCK_REGISTRY), LW_EXCLUSIVE);
 	hash_seq_init(&seq, acr_databases_table());
 	while ((db = hash_seq_search(&seq)) != NULL)
 	{
 		if (db->visit == ACR_VISIT_REQUESTED)
 			db->visit = ACR_VISIT_NONE;
 	}
-	LWLockRelease(acr_shared_lock());
+	LWLockRelease(acr_shared_lock(ACR_LOCK_REGISTRY));
 }
 
 /* Gives a claim back, for later. */
@@ -106,11 +111,11 @@ acr_visits_unclaim(Oid dboid)
 {
 	AcrDatabase *db;
 
-	LWLockAcquire(acr_shared_lock(), LW_EXCLUSIVE);
+	LWLockAcquire(acr_shared_lock(ACR_LOCK_REGISTRY), LW_EXCLUSIVE);
 	db = acr_databases_find(dboid);
 	if (db != NULL && db->visit == ACR_VISIT_REQUESTED)
 		db->visit = ACR_VISIT_NONE;
-	LWLockRelease(acr_shared_lock());
+	LWLockRelease(acr_shared_lock(ACR_LOCK_REGISTRY));
 }
 
 /*
@@ -140,7 +145,7 @@ acr_visits_reconsider(void)
 	HASH_SEQ_STATUS seq;
 	AcrDatabase *db;
 
-	LWLockAcquire(acr_shared_lock(), LW_EXCLUSIVE);
+	LWLockAcquire(acr_shared_lock(ACR_LOCK_REGISTRY), LW_EXCLUSIVE);
 	hash_seq_init(&seq, acr_databases_table());
 	while ((db = hash_seq_search(&seq)) != NULL)
 	{
@@ -149,7 +154,7 @@ acr_visits_reconsider(void)
 		else if (db->has_extension)
 			make_all_due(db);
 	}
-	LWLockRelease(acr_shared_lock());
+	LWLockRelease(acr_shared_lock(ACR_LOCK_REGISTRY));
 }
 
 /* The pause after the failures so far, in seconds. */
@@ -182,7 +187,10 @@ acr_task_book_failure(AcrTask *task)
 static void
 set_last_error(AcrDatabase *db, const char *error)
 {
-	strlcpy(db->last_error, error, ACR_LAST_ERROR_MAXLEN);
+	int			len = pg_mbcliplen(error, strlen(error), ACR_LAST_ERROR_MAXLEN - 1);
+
+	memcpy(db->last_error, error, len);
+	db->last_error[len] = '\0';
 	db->last_error_at = GetCurrentTimestamp();
 }
 
@@ -212,21 +220,21 @@ acr_visits_lost(Oid dboid)
 {
 	AcrDatabase *db;
 
-	LWLockAcquire(acr_shared_lock(), LW_EXCLUSIVE);
+	LWLockAcquire(acr_shared_lock(ACR_LOCK_REGISTRY), LW_EXCLUSIVE);
 	db = acr_databases_find(dboid);
 	if (db != NULL && db->visit == ACR_VISIT_REQUESTED)
 		book_failed_visit(db, "could not start a worker");
-	LWLockRelease(acr_shared_lock());
+	LWLockRelease(acr_shared_lock(ACR_LOCK_REGISTRY));
 }
 
 /* The worker exits without a report: it could not connect, or was killed. */
 static void
 book_unreported_visit(int code, Datum arg)
 {
-	LWLockAcquire(acr_shared_lock(), LW_EXCLUSIVE);
+	LWLockAcquire(acr_shared_lock(ACR_LOCK_REGISTRY), LW_EXCLUSIVE);
 	if (visited->visit == ACR_VISIT_RUNNING)
 		book_failed_visit(visited, "the worker ended early");
-	LWLockRelease(acr_shared_lock());
+	LWLockRelease(acr_shared_lock(ACR_LOCK_REGISTRY));
 }
 
 /*
@@ -242,7 +250,7 @@ acr_visits_begin(Oid dboid, AcrVisit *visit)
 
 	memset(visit, 0, sizeof(*visit));
 
-	LWLockAcquire(acr_shared_lock(), LW_EXCLUSIVE);
+	LWLockAcquire(acr_shared_lock(ACR_LOCK_REGISTRY), LW_EXCLUSIVE);
 	visited = acr_databases_find(dboid);
 	if (visited != NULL && visited->visit != ACR_VISIT_RUNNING)
 	{
@@ -253,7 +261,7 @@ acr_visits_begin(Oid dboid, AcrVisit *visit)
 		visit->news = pg_atomic_exchange_u32(&visited->news, 0);
 		visited->taken_news = visit->news;
 	}
-	LWLockRelease(acr_shared_lock());
+	LWLockRelease(acr_shared_lock(ACR_LOCK_REGISTRY));
 
 	if (begun)
 		before_shmem_exit(book_unreported_visit, (Datum) 0);
@@ -266,7 +274,7 @@ acr_visits_end(const AcrVisit *visit)
 {
 	AcrDatabase *db = visited;
 
-	LWLockAcquire(acr_shared_lock(), LW_EXCLUSIVE);
+	LWLockAcquire(acr_shared_lock(ACR_LOCK_REGISTRY), LW_EXCLUSIVE);
 	db->visit = ACR_VISIT_NONE;
 	db->has_extension = visit->has_extension;
 	db->visited_at = GetCurrentTimestamp();
@@ -278,7 +286,7 @@ acr_visits_end(const AcrVisit *visit)
 	db->boot_runs += visit->boot_runs;
 	if (visit->error != NULL)
 		set_last_error(db, visit->error);
-	LWLockRelease(acr_shared_lock());
+	LWLockRelease(acr_shared_lock(ACR_LOCK_REGISTRY));
 
 	acr_shared_wake_launcher();
 }

@@ -11,6 +11,7 @@ typedef enum AcrTaskId
 {
 	ACR_TASK_SETTLE,			/* apply deferred finalizations */
 	ACR_TASK_BOOT_SWEEP,
+	ACR_TASK_REAP,				/* abort the runs of departed runners */
 	ACR_TASK_SWEEP_SILENT,
 	ACR_TASK_PURGE,
 	ACR_N_TASKS

@@ -32,6 +32,7 @@
 static const char *const task_names[ACR_N_TASKS] = {
 	[ACR_TASK_SETTLE] = "applying deferred finalizations",
 	[ACR_TASK_BOOT_SWEEP] = "boot sweep",
+	[ACR_TASK_REAP] = "aborting runs of departed runners",
 	[ACR_TASK_SWEEP_SILENT] = "sweep of silent runs",
 	[ACR_TASK_PURGE] = "retention",
 };
@@ -175,18 +176,17 @@ what_is_left_body(void *arg)
 {
 	AcrWork    *work = arg;
 
-	/* First, lest one that commits meanwhile be missed by all three. */
-	work->any_prepared = (work->visit.news & ACR_NEWS_PREPARED) != 0 &&
-		acr_table_any(ACR_SQL_ANY_PREPARED_XACT);
+	/*
+	 * First, and told at once: of one that commits in this moment we see what
+	 * it did, or else the session that commits it sees what is told.
+	 */
+	if (acr_table_any(ACR_SQL_ANY_PREPARED_XACT))
+		acr_databases_raise_quietly(ACR_NEWS_PREPARED);
 	work->any_active = acr_table_any(ACR_SQL_ANY_ACTIVE);
 	work->any_deferred = acr_table_next_deferred(&work->next_deferred);
 }
 
-/*
- * Decides when to come for what is left.  Of a prepared transaction we only
- * know that it may hold something; we come with growing pauses until it is
- * gone.
- */
+/* Decides when to come for what is left. */
 static void
 plan_next_visit(AcrWork *work)
 {
@@ -197,25 +197,18 @@ plan_next_visit(AcrWork *work)
 	work->any_active = work->any_deferred = true;
 	work->next_deferred = DT_NOBEGIN;
 	work->task = ACR_TASK_SWEEP_SILENT;
-	(void) acr_work_step(work, what_is_left_body);
+	if (!acr_work_step(work, what_is_left_body))
+		acr_databases_raise_quietly(work->visit.news & ACR_NEWS_PREPARED);
 	if (work->leave)
 		return;
 
-	if (work->any_active && acr_stale_after > 0)
+	if (work->any_active)
 		silent->due = Min(silent->due, acr_work_in_ms(acr_reconcile_interval));
 	if (work->any_deferred)
 		settle->due = Min(settle->due,
 						  Max(acr_work_in_ms(ACR_BLOCKED_RETRY_MS), work->next_deferred));
-	else if (!work->any_prepared)
+	else
 		settle->failures = 0;
-	if (work->any_prepared)
-	{
-		TimestampTz due = settle->due;
-
-		acr_databases_raise_quietly(ACR_NEWS_PREPARED);
-		(void) acr_task_book_failure(settle);
-		settle->due = Min(settle->due, due);
-	}
 }
 
 static void

@@ -4,6 +4,7 @@
 #ifndef ACR_WORKER_H
 #define ACR_WORKER_H
 
+#include "counters.h"
 #include "deferral.h"
 #include "sweep.h"
 #include "visits.h"
@@ -26,6 +27,7 @@ typedef struct AcrWork
 	AcrRunKey	from;
 	AcrSettleTally tally;
 	AcrSweepFilter filter;
+	AcrCounter	counter;
 	const char *error_text;
 	AcrCursor	cursor;
 	TimestampTz purge_before;
@@ -37,7 +39,6 @@ typedef struct AcrWork
 	bool		any_active;
 	bool		any_deferred;
 	TimestampTz next_deferred;	/* when its next try is due */
-	bool		any_prepared;
 } AcrWork;
 
 extern bool acr_work_step(AcrWork *work, AcrUnitBody body);

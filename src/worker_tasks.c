@@ -5,10 +5,15 @@
 #include "postgres.h"
 
 #include "ai_chat_run.h"
-#include "counters.h"
+#include "commit_news.h"
+#include "miscadmin.h"
 #include "run_batch.h"
+#include "runner_row.h"
+#include "runners.h"
 #include "settings.h"
 #include "shared_state.h"
+#include "tracking.h"
+#include "utils/builtins.h"
 #include "worker.h"
 
 /* No transaction begins before the opening is noted by more than this. */
@@ -16,6 +21,9 @@
 
 /* Retention looks at every run, so it is done at most this often. */
 #define PURGE_INTERVAL_MAX_MS	(60 * 60 * 1000)
+
+/* A runner that comes back after a longer time is a new one. */
+#define RUNNER_KEPT_MS		(INT64CONST(7) * 24 * 60 * 60 * 1000)
 
 /* ---- deferred finalizations ---- */
 
@@ -59,15 +67,15 @@ sweep_body(void *arg)
 	int64		n = acr_sweep_step(&work->filter, work->error_text,
 								   acr_sweep_batch_size, &work->cursor);
 
-	acr_count_at_commit(work->filter.at_boot ? ACR_SWEPT_AT_BOOT :
-						ACR_SWEPT_STALE, n);
+	acr_count_at_commit(work->counter, n);
 	work->done_in_step = n;
 }
 
 /* Sweeps to the end; false if it ended early. */
 static bool
-sweep(AcrWork *work, const char *error_text)
+sweep(AcrWork *work, AcrCounter counter, const char *error_text)
 {
+	work->counter = counter;
 	work->error_text = error_text;
 	work->done = 0;
 	memset(&work->cursor, 0, sizeof(work->cursor));
@@ -106,6 +114,8 @@ choose_boot_filter(AcrWork *work)
 
 	memset(filter, 0, sizeof(*filter));
 	filter->at_boot = true;
+	filter->keep = acr_boot_sweep == ACR_BOOT_SWEEP_GRACE ?
+		acr_sweep_keep_if_alive : NULL;
 
 	/*
 	 * A database that was made since server start, from a template, is not
@@ -147,7 +157,7 @@ boot_sweep(AcrWork *work)
 	}
 
 	choose_boot_filter(work);
-	complete = sweep(work, ACR_SWEPT_AT_BOOT_TEXT);
+	complete = sweep(work, ACR_SWEPT_AT_BOOT, ACR_SWEPT_AT_BOOT_TEXT);
 	work->visit.boot_runs = work->done;
 	if (work->done > 0)
 		ereport(LOG,
@@ -162,15 +172,41 @@ boot_sweep(AcrWork *work)
 		acr_work_task_done(work, DT_NOEND);
 }
 
+/*
+ * Compares what shared memory tracks with the rows, where nobody has for long.
+ */
+static void
+check_tracked_body(void *arg)
+{
+	AcrWork    *work = arg;
+
+	work->found = acr_track_check_some() > 0;
+}
+
+static bool
+check_tracked(AcrWork *work)
+{
+	do
+	{
+		if (!acr_work_step(work, check_tracked_body))
+			return false;
+	} while (work->found);
+	return true;
+}
+
 static void
 sweep_silent(AcrWork *work)
 {
 	TimestampTz since = acr_work_in_ms(-(int64) acr_stale_after);
 
+	if (!check_tracked(work))
+		return;
 	if (acr_stale_after > 0 && acr_sweep_silent_since(since, &work->filter))
 	{
-		bool		complete = sweep(work, ACR_SWEPT_STALE_TEXT);
+		bool		complete;
 
+		work->filter.keep = acr_sweep_keep_if_alive;
+		complete = sweep(work, ACR_SWEPT_STALE, ACR_SWEPT_STALE_TEXT);
 		if (work->done > 0)
 			ereport(LOG,
 					(errmsg("database \"%s\": %lld silent agent run(s) aborted",
@@ -179,6 +215,69 @@ sweep_silent(AcrWork *work)
 			return;
 	}
 	acr_work_task_done(work, DT_NOEND);
+}
+
+/* ---- departed runners ---- */
+
+static void
+reaped_body(void *arg)
+{
+	AcrWork    *work = arg;
+	AcrRunKey  *left;
+
+	work->found = acr_table_active_of_runner(work->filter.runner, &left) > 0;
+	acr_table_see_runner(work->filter.runner);
+}
+
+static void
+forget_runners_body(void *arg)
+{
+	acr_table_forget_runners(acr_runners_list(),
+							 acr_work_in_ms(-(int64) RUNNER_KEPT_MS));
+}
+
+/*
+ * Aborts the runs of one departed runner.  Returns false if some are left, which
+ * clients have locked, or if it failed.
+ */
+static bool
+reap_runner(AcrWork *work, const char *runner)
+{
+	bool		complete;
+
+	memset(&work->filter, 0, sizeof(work->filter));
+	work->filter.silent_since = DT_NOEND;
+	work->filter.runner = cstring_to_text(runner);
+	work->found = true;
+	complete = sweep(work, ACR_SWEPT_DEPARTED, ACR_REAPED_TEXT);
+	if (work->done > 0)
+		ereport(LOG,
+				(errmsg("database \"%s\": %lld agent run(s) of departed runner \"%s\" aborted",
+						work->database, (long long) work->done, runner)));
+	return complete && acr_work_step(work, reaped_body) && !work->found;
+}
+
+/* One after the other; who comes back meanwhile waits for his turn to end. */
+static void
+reap_departed(AcrWork *work)
+{
+	char		runner[ACR_RUNNER_MAXLEN + 1];
+
+	while (acr_runners_begin_reaping(GetCurrentTimestamp(), runner))
+	{
+		bool		done = reap_runner(work, runner);
+
+		acr_runners_end_reaping(done);
+		if (!done)
+		{
+			/* A failure is booked; what is locked is not one. */
+			if (work->found && !work->leave)
+				acr_work_task_blocked(work);
+			return;
+		}
+	}
+	if (acr_work_step(work, forget_runners_body))
+		acr_work_task_done(work, acr_runners_next_departure(MyDatabaseId));
 }
 
 /* ---- retention ---- */
@@ -231,6 +330,9 @@ acr_work_do_task(AcrWork *work)
 			break;
 		case ACR_TASK_BOOT_SWEEP:
 			boot_sweep(work);
+			break;
+		case ACR_TASK_REAP:
+			reap_departed(work);
 			break;
 		case ACR_TASK_SWEEP_SILENT:
 			sweep_silent(work);

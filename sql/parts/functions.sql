@@ -55,7 +55,7 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 AS 'MODULE_PATHNAME', 'acr_heartbeat';
 
 COMMENT ON FUNCTION ai_chat_run.heartbeat(uuid, uuid) IS
-'Says that the runner is alive. Returns continue, stop, finalized or not_found; null after a WARNING if the write failed.';
+'Says that the runner is alive, with the library preloaded in shared memory alone. Returns continue, stop, finalized or not_found; null after a WARNING if the write failed.';
 
 CREATE FUNCTION ai_chat_run.link_assistant_message(
 	run_id uuid,
@@ -160,6 +160,82 @@ AS 'MODULE_PATHNAME', 'acr_delete_runs_of_chat';
 
 COMMENT ON FUNCTION ai_chat_run.delete_runs_of_chat() IS
 'Trigger function for AFTER DELETE FOR EACH ROW on the application''s table of chats: removes a deleted chat''s runs. Arguments: the columns of the chat''s id and of its workspace, if not id and workspace_id.';
+
+CREATE FUNCTION ai_chat_run.is_locally_active(run_id uuid)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+AS 'MODULE_PATHNAME', 'acr_is_locally_active';
+
+COMMENT ON FUNCTION ai_chat_run.is_locally_active(uuid) IS
+'Whether the run is active and this server has heard from its runner since server start. Needs preloading.';
+
+CREATE FUNCTION ai_chat_run.attach_runner(
+	runner text,
+	incarnation uuid DEFAULT NULL
+)
+RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+AS 'MODULE_PATHNAME', 'acr_attach_runner';
+
+COMMENT ON FUNCTION ai_chat_run.attach_runner(text, uuid) IS
+'Binds the name of an application process to this session, and aborts the runs that an earlier incarnation of it left: returns their number. Needs preloading.';
+
+-- Procedures that wait. They commit in between, which the server forbids to a
+-- SECURITY DEFINER procedure: they take on the rights of their owner themselves.
+
+CREATE PROCEDURE ai_chat_run.await_run(
+	run_id uuid,
+	workspace_id uuid,
+	timeout interval DEFAULT '30 s',
+	INOUT status text DEFAULT NULL,
+	INOUT error text DEFAULT NULL
+)
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'acr_await_run';
+
+COMMENT ON PROCEDURE ai_chat_run.await_run(uuid, uuid, interval, text, text) IS
+'Waits until the run is terminal: its status and error, or nulls at the timeout. Needs preloading.';
+
+CREATE PROCEDURE ai_chat_run.await_stop(
+	run_id uuid,
+	workspace_id uuid,
+	timeout interval DEFAULT '30 s',
+	INOUT signal text DEFAULT NULL
+)
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'acr_await_stop';
+
+COMMENT ON PROCEDURE ai_chat_run.await_stop(uuid, uuid, interval, text) IS
+'Waits until a stop of the run is requested (stop), or it is settled (finalized) or gone (not_found); null at the timeout. Needs preloading.';
+
+CREATE PROCEDURE ai_chat_run.await_stops(
+	runner text,
+	already_seen uuid[] DEFAULT '{}',
+	timeout interval DEFAULT '30 s',
+	INOUT run_ids uuid[] DEFAULT NULL
+)
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'acr_await_stops';
+
+COMMENT ON PROCEDURE ai_chat_run.await_stops(text, uuid[], interval, uuid[]) IS
+'Waits until a stop is requested of any active run of that runner, other than those already seen: their ids, or null at the timeout. Needs preloading.';
+
+CREATE PROCEDURE ai_chat_run.supersede_run(
+	chat_id uuid,
+	target_run_id uuid,
+	workspace_id uuid,
+	created_by uuid DEFAULT NULL,
+	trigger text DEFAULT 'user',
+	timeout interval DEFAULT '10 s',
+	force boolean DEFAULT false,
+	INOUT outcome text DEFAULT NULL,
+	INOUT run_id uuid DEFAULT NULL
+)
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'acr_supersede_run';
+
+COMMENT ON PROCEDURE ai_chat_run.supersede_run(uuid, uuid, uuid, uuid, text, interval, boolean, text, uuid) IS
+'Stops the target, waits until it is terminal, and begins a new run, whose slot nobody else can take: superseded, began, mismatch or timeout. With force, the target is aborted at the timeout. Needs preloading.';
 
 -- Functions for operators.
 

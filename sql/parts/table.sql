@@ -82,8 +82,17 @@ CREATE TABLE ai_chat_run.deferred_finalizations (
 		CHECK (status IN ('succeeded', 'failed', 'aborted'))
 );
 
+-- Who comes back after a lost connection or a restart is known by this.
+CREATE TABLE ai_chat_run.runners (
+	runner text NOT NULL,
+	incarnation uuid NOT NULL,
+	seen_at timestamptz NOT NULL DEFAULT now(),
+	CONSTRAINT runners_pkey PRIMARY KEY (runner)
+);
+
 -- A dump takes the rows along.
 SELECT pg_catalog.pg_extension_config_dump('ai_chat_run.ai_chat_runs', '');
+SELECT pg_catalog.pg_extension_config_dump('ai_chat_run.runners', '');
 SELECT pg_catalog.pg_extension_config_dump('ai_chat_run.deferred_finalizations', '');
 
 CREATE FUNCTION ai_chat_run.terminal_is_final()
@@ -114,7 +123,39 @@ CREATE TRIGGER terminal_is_final
 	FOR EACH ROW EXECUTE FUNCTION ai_chat_run.terminal_is_final();
 
 COMMENT ON TRIGGER terminal_is_final ON ai_chat_run.ai_chat_runs IS
-'A terminal run stays as it ended, for direct writers too.';
+'A terminal run stays as it ended, for direct writers too; and who waits for the end or the stop of a run is woken.';
+
+CREATE FUNCTION ai_chat_run.run_deleted()
+RETURNS trigger
+LANGUAGE c VOLATILE
+AS 'MODULE_PATHNAME', 'acr_run_deleted';
+
+COMMENT ON FUNCTION ai_chat_run.run_deleted() IS
+'Trigger function: wakes who waits for a run that is gone.';
+
+-- The condition keeps the deletion of old runs, which nobody waits for, quick.
+CREATE TRIGGER run_deleted
+	AFTER DELETE ON ai_chat_run.ai_chat_runs
+	FOR EACH ROW WHEN (OLD.status IN ('pending', 'running'))
+	EXECUTE FUNCTION ai_chat_run.run_deleted();
+
+COMMENT ON TRIGGER run_deleted ON ai_chat_run.ai_chat_runs IS
+'Who waits for the end of an active run is woken when it is deleted.';
+
+CREATE FUNCTION ai_chat_run.runs_truncated()
+RETURNS trigger
+LANGUAGE c VOLATILE
+AS 'MODULE_PATHNAME', 'acr_runs_truncated';
+
+COMMENT ON FUNCTION ai_chat_run.runs_truncated() IS
+'Trigger function: wakes who waits for any run.';
+
+CREATE TRIGGER runs_truncated
+	AFTER TRUNCATE ON ai_chat_run.ai_chat_runs
+	FOR EACH STATEMENT EXECUTE FUNCTION ai_chat_run.runs_truncated();
+
+COMMENT ON TRIGGER runs_truncated ON ai_chat_run.ai_chat_runs IS
+'Who waits for any run looks again.';
 
 COMMENT ON TABLE ai_chat_run.ai_chat_runs IS
 'Agent runs of AI chats: one row a turn. At most one run of a chat is active (pending or running); a terminal run (succeeded, failed, aborted) is final.';
@@ -184,3 +225,13 @@ COMMENT ON CONSTRAINT deferred_finalizations_pkey ON ai_chat_run.deferred_finali
 COMMENT ON CONSTRAINT deferred_finalizations_status_terminal ON ai_chat_run.deferred_finalizations IS
 'Only an end can be deferred.';
 
+COMMENT ON TABLE ai_chat_run.runners IS
+'Application processes that have attached: attach_runner() tells by it who comes back from who was started anew.';
+COMMENT ON COLUMN ai_chat_run.runners.runner IS
+'The name of the runner.';
+COMMENT ON COLUMN ai_chat_run.runners.incarnation IS
+'The life of the process that attached last under this name.';
+COMMENT ON COLUMN ai_chat_run.runners.seen_at IS
+'When it attached, or was last found departed; long after, it is forgotten.';
+COMMENT ON CONSTRAINT runners_pkey ON ai_chat_run.runners IS
+'A name has one incarnation.';

@@ -1,0 +1,196 @@
+-- What operators see. The functions behind the views show shared memory; they
+-- give nothing where the library is not preloaded.
+
+CREATE FUNCTION ai_chat_run.live_state(
+	run_id uuid,
+	runner text,
+	OUT heard_at timestamptz,
+	OUT stop_requested boolean,
+	OUT attached boolean
+)
+RETURNS record
+LANGUAGE c VOLATILE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'acr_live_state';
+
+COMMENT ON FUNCTION ai_chat_run.live_state(uuid, text) IS
+'What shared memory knows of a run and its runner; for the view active_runs.';
+
+CREATE FUNCTION ai_chat_run.database_counters(
+	OUT datid oid,
+	OUT begun bigint,
+	OUT rejected bigint,
+	OUT finalized_succeeded bigint,
+	OUT finalized_failed bigint,
+	OUT finalized_aborted bigint,
+	OUT retries bigint,
+	OUT deferred bigint,
+	OUT settled_later bigint,
+	OUT swept_at_boot bigint,
+	OUT swept_stale bigint,
+	OUT swept_departed bigint,
+	OUT stops bigint,
+	OUT heartbeats bigint,
+	OUT waits bigint,
+	OUT untracked bigint,
+	OUT stats_reset timestamptz
+)
+RETURNS SETOF record
+LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED ROWS 10
+AS 'MODULE_PATHNAME', 'acr_database_counters';
+
+COMMENT ON FUNCTION ai_chat_run.database_counters() IS
+'The counters of each database; for the view stats.';
+
+CREATE FUNCTION ai_chat_run.database_visits(
+	OUT datid oid,
+	OUT has_extension boolean,
+	OUT boot_sweep_done_at timestamptz,
+	OUT runs_swept bigint,
+	OUT last_error text,
+	OUT last_error_at timestamptz,
+	OUT working boolean,
+	OUT next_due timestamptz
+)
+RETURNS SETOF record
+LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED ROWS 10
+AS 'MODULE_PATHNAME', 'acr_database_visits';
+
+COMMENT ON FUNCTION ai_chat_run.database_visits() IS
+'What the background worker knows of each database; for the view workers.';
+
+CREATE FUNCTION ai_chat_run.server_state(
+	OUT preloaded boolean,
+	OUT launcher_alive boolean,
+	OUT opened_at timestamptz,
+	OUT overdue_since timestamptz
+)
+RETURNS record
+LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'acr_server_state';
+
+COMMENT ON FUNCTION ai_chat_run.server_state() IS
+'Whether the library is preloaded and the launcher runs, since when the server is open, and since when a run has to be silent to be overdue; for health().';
+
+CREATE FUNCTION ai_chat_run.stats_reset()
+RETURNS void
+LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'acr_stats_reset';
+
+COMMENT ON FUNCTION ai_chat_run.stats_reset() IS
+'Sets the counters of the current database to zero.';
+
+CREATE VIEW ai_chat_run.active_runs AS
+SELECT
+	r.id AS run_id,
+	r.chat_id,
+	r.workspace_id,
+	r.runner,
+	now() - coalesce(r.started_at, r.created_at) AS age,
+	greatest(r.updated_at, l.heard_at) AS last_seen,
+	r.step_count,
+	r.stop_requested_at IS NOT NULL OR coalesce(l.stop_requested, false) AS stop_requested,
+	EXISTS (
+		SELECT FROM ai_chat_run.deferred_finalizations d
+		WHERE d.workspace_id = r.workspace_id AND d.run_id = r.id
+	) AS deferred,
+	coalesce(l.attached, false) AS attached
+FROM ai_chat_run.ai_chat_runs r
+CROSS JOIN LATERAL ai_chat_run.live_state(r.id, r.runner) l
+WHERE r.status IN ('pending', 'running');
+
+COMMENT ON VIEW ai_chat_run.active_runs IS
+'The active runs of this database: how old, when their runners were last heard, through the row or a heartbeat, whether a stop is requested, whether their end is deferred, and whether their runner is attached.';
+
+CREATE VIEW ai_chat_run.stats AS
+SELECT d.datname, c.*
+FROM ai_chat_run.database_counters() c
+JOIN pg_catalog.pg_database d ON d.oid = c.datid
+WHERE d.datallowconn;
+
+COMMENT ON VIEW ai_chat_run.stats IS
+'What was counted in each database since server start or stats_reset().';
+
+CREATE VIEW ai_chat_run.workers AS
+SELECT d.datname, v.*
+FROM ai_chat_run.database_visits() v
+JOIN pg_catalog.pg_database d ON d.oid = v.datid
+WHERE d.datallowconn;
+
+COMMENT ON VIEW ai_chat_run.workers IS
+'The background worker''s visits to each database: when its boot sweep was done, how many runs that aborted, the last error, when the next visit is due.';
+
+CREATE FUNCTION ai_chat_run.health(
+	OUT check_name text,
+	OUT ok boolean,
+	OUT detail text,
+	OUT what_to_do text
+)
+RETURNS SETOF record
+LANGUAGE sql STABLE SECURITY DEFINER PARALLEL RESTRICTED ROWS 6
+SET search_path = pg_catalog, pg_temp
+AS $$
+	WITH server AS (
+		SELECT * FROM ai_chat_run.server_state()
+	), visit AS (
+		SELECT w.* FROM ai_chat_run.workers w WHERE w.datname = current_database()
+	), gate AS (
+		SELECT i.indisunique AND i.indisvalid AND i.indisready AS valid
+		FROM pg_index i
+		JOIN pg_class c ON c.oid = i.indexrelid
+		WHERE i.indrelid = 'ai_chat_run.ai_chat_runs'::regclass
+			AND c.relname = 'ai_chat_runs_one_active_per_chat'
+	), backlog AS (
+		SELECT count(*) AS n, min(d.deferred_at) AS oldest
+		FROM ai_chat_run.deferred_finalizations d
+	), silent AS (
+		SELECT min(greatest(a.last_seen, s.opened_at)) AS oldest, s.overdue_since
+		FROM server s
+		LEFT JOIN ai_chat_run.active_runs a ON NOT a.attached
+		GROUP BY s.overdue_since
+	), checks AS (
+		SELECT 1 AS n, 'preload' AS check_name, s.preloaded AS ok,
+			CASE WHEN s.preloaded THEN 'the library is preloaded'
+				ELSE 'the library is not preloaded' END AS detail,
+			'Put shared_preload_libraries = ''ai_chat_run'' into postgresql.conf and restart the server.' AS what_to_do
+		FROM server s
+		UNION ALL
+		SELECT 2, 'index', coalesce(bool_and(g.valid), false),
+			CASE WHEN count(*) = 0 THEN 'index ai_chat_runs_one_active_per_chat is missing'
+				WHEN bool_and(g.valid) THEN 'index ai_chat_runs_one_active_per_chat is there and valid'
+				ELSE 'index ai_chat_runs_one_active_per_chat is not valid' END,
+			'Nothing else keeps a chat from having two active runs. Settle one of each two, then create the unique index on (chat_id) where status in (''pending'', ''running'') again.'
+		FROM gate g
+		UNION ALL
+		SELECT 3, 'worker', s.launcher_alive,
+			CASE WHEN s.launcher_alive THEN 'the launcher is running'
+				ELSE 'the launcher is not running' END,
+			CASE WHEN s.preloaded THEN 'Look for ai_chat_run in the server log; on a standby it runs after promotion.'
+				ELSE 'It needs the library to be preloaded.' END
+		FROM server s
+		UNION ALL
+		SELECT 4, 'boot_sweep', count(v.boot_sweep_done_at) > 0,
+			CASE WHEN count(v.boot_sweep_done_at) = 0 THEN 'the boot sweep of this database is not done'
+				ELSE format('done, %s run(s) aborted', max(v.runs_swept)) END
+				|| coalesce('; last error: ' || max(v.last_error), ''),
+			'Look at the last error in ai_chat_run.workers, and for sessions that lock rows of ai_chat_runs.'
+		FROM visit v
+		UNION ALL
+		SELECT 5, 'deferred', b.n = 0 OR b.oldest > now() - interval '1 min',
+			CASE WHEN b.n = 0 THEN 'nothing is deferred'
+				ELSE format('%s deferred finalization(s), the oldest since %s', b.n, b.oldest) END,
+			'Look for sessions that hold locks on their runs, and at the causes in ai_chat_run.deferred_finalizations; settle_deferred() tries now.'
+		FROM backlog b
+		UNION ALL
+		SELECT 6, 'silent', coalesce(i.oldest > i.overdue_since, true),
+			CASE WHEN i.oldest IS NULL THEN 'no run is active without an attached runner'
+				ELSE format('the most silent active run is so since %s', i.oldest) END,
+			'Its runner is dead, or calls too rarely: see ai_chat_run.active_runs, and sweep_runs().'
+		FROM silent i
+	)
+	SELECT c.check_name, c.ok, c.detail, CASE WHEN NOT c.ok THEN c.what_to_do END
+	FROM checks c
+	ORDER BY c.n
+$$;
+
+COMMENT ON FUNCTION ai_chat_run.health() IS
+'One row for each check: whether all is well, what was found, and what to do if it is not.';

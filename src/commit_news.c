@@ -1,0 +1,372 @@
+/*
+ * What shared memory learns from a transaction when it commits.
+ *
+ * What a transaction did counts only if it commits, so it is kept here, one
+ * record for each level of subtransaction that has something to tell, and goes
+ * to shared memory at commit; a rolled-back level takes its record with it.
+ * The idea is that of the server's own per-transaction statistics.  There are
+ * counts, news for the launcher, and what happened to runs: which are active,
+ * which were settled, which are to stop.  The latter wakes who waits for it.
+ *
+ * The server calls us for the commit when others can see it already.  For a
+ * run that was begun that is late: somebody may have settled it by then.  So
+ * its entry is expected before the commit, and confirmed after (live_runs.c).
+ *
+ * A prepared transaction commits in another session, which cannot know what it
+ * did: its counts are left out, and after COMMIT PREPARED, which
+ * two_phase.c sees, all of shared memory is distrusted and everybody looks
+ * again.  Its news for the launcher are marked when it is prepared, and told
+ * when a prepared transaction, of whatever kind, is committed.
+ *
+ * Without preloading there is nobody to tell, and all of this does nothing.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commit_news.h"
+#include "databases.h"
+#include "run_state.h"
+#include "shared_state.h"
+#include "utils/memutils.h"
+#include "wakeup.h"
+
+/* More than that, and it is cheaper to have everybody look at the rows. */
+#define MAX_RUN_NEWS	10000
+
+typedef enum RunNewsKind
+{
+	RUN_ACTIVE,
+	RUN_SETTLED,
+	RUN_STOPPED
+} RunNewsKind;
+
+typedef struct RunNews
+{
+	struct RunNews *next;
+	RunNewsKind kind;
+	AcrLiveKey	key;
+	AcrLiveTicket ticket;		/* of a run that is active */
+	AcrLiveRun *run;			/* likewise */
+	bool		stop_requested; /* likewise */
+	uint32		runner_bucket;	/* of a run that is to stop */
+} RunNews;
+
+typedef struct Pending
+{
+	int			level;			/* nesting level of the subtransaction */
+	struct Pending *outer;		/* the next level out that has a record */
+	uint32		news;
+	uint64		counts[ACR_N_COUNTERS];
+	RunNews    *first_run;		/* in the order in which it happened */
+	RunNews    *last_run;
+	int			n_runs;
+	bool		all_changed;	/* and then there are none */
+} Pending;
+
+/* innermost record; lives in TopTransactionContext */
+static Pending *pending = NULL;
+
+static Pending *
+my_pending(void)
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	if (pending == NULL || pending->level != level)
+	{
+		Pending    *record;
+
+		acr_databases_prepare();
+		record = MemoryContextAllocZero(TopTransactionContext, sizeof(Pending));
+		record->level = level;
+		record->outer = pending;
+		pending = record;
+	}
+	return pending;
+}
+
+/* ---- collecting ---- */
+
+/* Counts at once, whatever becomes of the transaction. */
+void
+acr_count_now(AcrCounter counter)
+{
+	acr_databases_count(counter, 1);
+}
+
+/* Counts if the current (sub)transaction commits. */
+void
+acr_count_at_commit(AcrCounter counter, uint64 n)
+{
+	if (acr_shared_exists())
+		my_pending()->counts[counter] += n;
+}
+
+/* Tells the launcher if the current (sub)transaction commits. */
+void
+acr_news_at_commit(uint32 news)
+{
+	if (acr_shared_exists())
+		my_pending()->news |= news;
+}
+
+static void
+set_all_changed(Pending *record)
+{
+	record->all_changed = true;
+	record->first_run = record->last_run = NULL;
+	record->n_runs = 0;
+}
+
+static void
+append_runs(Pending *record, RunNews *first, RunNews *last, int n)
+{
+	if (record->last_run != NULL)
+		record->last_run->next = first;
+	else
+		record->first_run = first;
+	record->last_run = last;
+	record->n_runs += n;
+}
+
+/* Makes a piece of news, or says that there are too many to tell each. */
+static RunNews *
+add_run_news(RunNewsKind kind, const pg_uuid_t *run_id)
+{
+	Pending    *record = my_pending();
+	RunNews    *news;
+
+	if (record->n_runs >= MAX_RUN_NEWS)
+		set_all_changed(record);
+	if (record->all_changed)
+		return NULL;
+
+	news = MemoryContextAllocZero(TopTransactionContext, sizeof(RunNews));
+	news->kind = kind;
+	acr_live_key(&news->key, run_id);
+	append_runs(record, news, news, 1);
+	return news;
+}
+
+/* If the transaction commits, the run is active, and its runner was heard. */
+void
+acr_news_run_active(const pg_uuid_t *run_id, const AcrLiveRun *run,
+					bool stop_requested)
+{
+	RunNews    *news = acr_shared_exists() ? add_run_news(RUN_ACTIVE, run_id) : NULL;
+
+	if (news == NULL)
+		return;
+	news->run = MemoryContextAlloc(TopTransactionContext, sizeof(AcrLiveRun));
+	*news->run = *run;
+	news->stop_requested = stop_requested;
+}
+
+/* If the transaction commits, the run is terminal, or gone. */
+void
+acr_news_run_settled(const pg_uuid_t *run_id)
+{
+	if (acr_shared_exists())
+		(void) add_run_news(RUN_SETTLED, run_id);
+}
+
+/* If the transaction commits, the run's row bears a stop request. */
+void
+acr_news_run_stopped(const pg_uuid_t *run_id, const char *runner)
+{
+	RunNews    *news = acr_shared_exists() ? add_run_news(RUN_STOPPED, run_id) : NULL;
+
+	if (news != NULL)
+		news->runner_bucket = acr_wakeup_of_runner(runner);
+}
+
+/* If the transaction commits, any run may be something else than it was. */
+void
+acr_news_all_changed(void)
+{
+	if (!acr_shared_exists())
+		return;
+	set_all_changed(my_pending());
+}
+
+/* Has the transaction changed runs, so that only the rows tell how they are? */
+bool
+acr_news_of_runs_pending(void)
+{
+	for (Pending *record = pending; record != NULL; record = record->outer)
+	{
+		if (record->n_runs > 0 || record->all_changed)
+			return true;
+	}
+	return false;
+}
+
+/* The counter of runs finalized with this status. */
+AcrCounter
+acr_counter_of_status(const char *status)
+{
+	if (strcmp(status, "succeeded") == 0)
+		return ACR_FINALIZED_SUCCEEDED;
+	if (strcmp(status, "failed") == 0)
+		return ACR_FINALIZED_FAILED;
+	Assert(strcmp(status, ACR_RUN_ABORTED) == 0);
+	return ACR_FINALIZED_ABORTED;
+}
+
+/* ---- telling ---- */
+
+static void
+expect_runs(void)
+{
+	for (RunNews *news = pending->first_run; news != NULL; news = news->next)
+	{
+		if (news->kind != RUN_ACTIVE)
+			continue;
+		acr_live_expect(&news->ticket, &news->key);
+		if (news->ticket.number == 0)
+			acr_count_now(ACR_UNTRACKED);
+	}
+}
+
+static void
+tell_run(const RunNews *news)
+{
+	switch (news->kind)
+	{
+		case RUN_ACTIVE:
+			acr_live_confirm(&news->ticket, news->run, news->stop_requested,
+							 true);
+			break;
+		case RUN_SETTLED:
+			acr_live_forget(&news->key);
+			acr_wakeup_signal(acr_wakeup_of_uuid(&news->key.run_id));
+			break;
+		case RUN_STOPPED:
+			acr_live_note_stop(&news->key);
+			acr_wakeup_signal(acr_wakeup_of_uuid(&news->key.run_id));
+			acr_wakeup_signal(news->runner_bucket);
+			break;
+	}
+}
+
+static void
+tell_all_changed(void)
+{
+	acr_live_distrust_all();
+	acr_wakeup_signal_all();
+}
+
+static void
+tell_all(void)
+{
+	for (RunNews *news = pending->first_run; news != NULL; news = news->next)
+		tell_run(news);
+	if (pending->all_changed)
+		tell_all_changed();
+
+	for (int i = 0; i < ACR_N_COUNTERS; i++)
+	{
+		if (pending->counts[i] != 0)
+			acr_databases_count(i, pending->counts[i]);
+	}
+	if (pending->news != 0)
+		acr_databases_raise(pending->news);
+}
+
+/* The transaction failed after its runs were expected. */
+static void
+forget_expected_runs(void)
+{
+	Pending    *outermost = pending;
+
+	while (outermost->outer != NULL)
+		outermost = outermost->outer;
+	for (RunNews *news = outermost->first_run; news != NULL; news = news->next)
+	{
+		if (news->ticket.number != 0)
+			acr_live_forget_expected(&news->ticket);
+	}
+}
+
+static void
+at_xact_event(XactEvent event, void *arg)
+{
+	if (pending == NULL)
+		return;
+
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			expect_runs();
+			break;
+		case XACT_EVENT_COMMIT:
+			tell_all();
+			pending = NULL;
+			break;
+		case XACT_EVENT_PREPARE:
+			if (pending->news != 0)
+				acr_databases_raise_quietly(ACR_NEWS_PREPARED);
+			pending = NULL;
+			break;
+		case XACT_EVENT_ABORT:
+			forget_expected_runs();
+			pending = NULL;
+			break;
+		default:
+			break;
+	}
+}
+
+/* A prepared transaction has been committed. */
+void
+acr_news_prepared_committed(void)
+{
+	tell_all_changed();
+	acr_databases_raise_if_prepared();
+}
+
+/* Gives the record of a committed level to the level around it. */
+static void
+hand_out(int level)
+{
+	Pending    *inner = pending;
+	Pending    *outer = pending->outer;
+
+	if (outer == NULL || outer->level != level - 1)
+	{
+		pending->level = level - 1;
+		return;
+	}
+
+	pending = outer;
+	outer->news |= inner->news;
+	for (int i = 0; i < ACR_N_COUNTERS; i++)
+		outer->counts[i] += inner->counts[i];
+	if (inner->all_changed)
+		set_all_changed(outer);
+	if (inner->first_run != NULL && !outer->all_changed)
+		append_runs(outer, inner->first_run, inner->last_run, inner->n_runs);
+	pfree(inner);
+}
+
+static void
+at_subxact_event(SubXactEvent event, SubTransactionId mySubid,
+				 SubTransactionId parentSubid, void *arg)
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	if (pending == NULL || pending->level < level)
+		return;
+
+	if (event == SUBXACT_EVENT_COMMIT_SUB)
+		hand_out(level);
+	else if (event == SUBXACT_EVENT_ABORT_SUB)
+		pending = pending->outer;
+}
+
+/* Called when the library is loaded. */
+void
+acr_commit_news_init(void)
+{
+	RegisterXactCallback(at_xact_event, NULL);
+	RegisterSubXactCallback(at_subxact_event, NULL);
+}

@@ -1,0 +1,26 @@
+/*
+ * Attached runners: application processes that hold a session open.
+ */
+#ifndef ACR_RUNNERS_H
+#define ACR_RUNNERS_H
+
+#include "ai_chat_run.h"
+#include "utils/array.h"
+#include "utils/timestamp.h"
+
+extern Size acr_runners_shmem_size(void);
+extern void acr_runners_shmem_init(void);
+extern void acr_runners_init(void);
+
+extern void acr_runners_attach(const char *runner);
+extern ArrayType *acr_runners_list(void);
+extern int	acr_runners_count_attached(void);
+extern bool acr_runners_is_known(const char *runner);
+
+/* for the worker and the launcher */
+extern TimestampTz acr_runners_next_departure(Oid dboid);
+extern bool acr_runners_begin_reaping(TimestampTz now, char *runner);
+extern void acr_runners_end_reaping(bool done);
+extern void acr_runners_forget_database(Oid dboid);
+
+#endif							/* ACR_RUNNERS_H */
