@@ -54,12 +54,13 @@ grant_schema(const char *role)
 static void
 grant_function(const char *name, const char *role)
 {
-	List	   *qualified = list_make2(makeString(ACR_SCHEMA),
-									   makeString(pstrdup(name)));
-	Oid			any = InvalidOid;	/* of whatever arguments */
-	Oid			function = LookupFuncName(qualified, -1, &any, false);
+	ObjectWithArgs *object = makeNode(ObjectWithArgs);
+	Oid			function;
 	Datum		option = CStringGetTextDatum("EXECUTE WITH GRANT OPTION");
 
+	object->objname = list_make2(makeString(ACR_SCHEMA), makeString(pstrdup(name)));
+	object->args_unspecified = true;
+	function = LookupFuncWithArgs(OBJECT_ROUTINE, object, false);
 	require_grant_option(DatumGetBool(DirectFunctionCall2(has_function_privilege_id,
 														  ObjectIdGetDatum(function),
 														  option)),

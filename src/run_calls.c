@@ -23,7 +23,7 @@ PG_FUNCTION_INFO_V1(acr_heartbeat);
 PG_FUNCTION_INFO_V1(acr_link_assistant_message);
 
 /* lock waiting for one who has better things to do */
-#define HURRIED_LOCK_TIMEOUT_MS		10
+#define HURRIED_LOCK_TIMEOUT_MS		100
 
 typedef struct RunCall
 {
