@@ -167,7 +167,10 @@ acr_begin(const AcrNewRun *run, bool id_given, AcrActiveRun *active)
 
 		CHECK_FOR_INTERRUPTS();
 
-		/* Looks at the claims before, to leave nothing, and after, to be sure. */
+		/*
+		 * Looks at the claims before, to leave nothing, and after, to be
+		 * sure.
+		 */
 		if (acr_claims_has_other(&run->chat_id, &target))
 			return id_given && is_there(run) ? ACR_RESUMED :
 				busy_with_claim(run, &target, active);

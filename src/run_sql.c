@@ -277,8 +277,8 @@ const AcrSql acr_sql[ACR_N_SQL] = {
 	},
 
 	/*
-	 * Where shared memory has a say, the sweep looks first, without a lock, asks
-	 * there, and then locks those that it shall have.
+	 * Where shared memory has a say, the sweep looks first, without a lock,
+	 * asks there, and then locks those that it shall have.
 	 */
 	[ACR_SQL_SWEEP_LOOK] = {
 		SQL("SELECT r.id, r.chat_id, r.runner FROM " RUNS " r"

@@ -343,7 +343,7 @@ acr_runners_list(void)
 {
 	HASH_SEQ_STATUS seq;
 	Runner	   *runner;
-	char	  (*names)[ACR_RUNNER_MAXLEN + 1] = palloc(MAX_RUNNERS * sizeof(*names));
+	char		(*names)[ACR_RUNNER_MAXLEN + 1] = palloc(MAX_RUNNERS * sizeof(*names));
 	Datum	   *values;
 	int			n = 0;
 

@@ -219,7 +219,10 @@ wait_and_begin(Supersession *s, uint32 wait_event)
 			return;
 		(void) acr_wait_sleep(&s->wait);
 
-		/* A new transaction: the new run is not older than the end of this one. */
+		/*
+		 * A new transaction: the new run is not older than the end of this
+		 * one.
+		 */
 		acr_procedure_let_go(&s->proc);
 	}
 }
