@@ -94,11 +94,11 @@ acr_attempt(AcrAttemptBody body, void *arg)
 	return attempt(body, arg, acr_lock_timeout);
 }
 
-/* The same, waiting for each lock for at most bound_ms, too. */
+/* The same, waiting for each lock for at most bound_ms. */
 ErrorData *
 acr_attempt_within(AcrAttemptBody body, void *arg, int bound_ms)
 {
-	return attempt(body, arg, Min(Max(bound_ms, 1), acr_lock_timeout));
+	return attempt(body, arg, Max(bound_ms, 1));
 }
 
 /* The same, waiting for locks as long as the session would. */

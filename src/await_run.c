@@ -14,6 +14,7 @@
 #include "commit_news.h"
 #include "compat.h"
 #include "procedure.h"
+#include "run_batch.h"
 #include "run_row.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -215,10 +216,13 @@ look_at_stops(AcrProcedure *proc, const char *runner, bool memory_first,
 {
 	MemoryContext old = MemoryContextSwitchTo(proc->context);
 	pg_uuid_t  *ids;
+	bool		all_current;
 	int			n;
 
 	acr_procedure_enter(proc);
-	n = acr_live_list_stops(runner, &ids);
+	n = acr_live_list_stops(runner, &ids, &all_current);
+	if (!all_current)
+		n = acr_table_which_active(ids, n, &ids);
 	add_stops(list, ids, n);
 	if (list->n == 0 || !memory_first)
 	{

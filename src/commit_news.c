@@ -274,7 +274,7 @@ tell_all(void)
 
 /* The transaction failed after its runs were expected. */
 static void
-forget_expected_runs(void)
+give_up_runs(void)
 {
 	Pending    *outermost = pending;
 
@@ -283,7 +283,7 @@ forget_expected_runs(void)
 	for (RunNews *news = outermost->first_run; news != NULL; news = news->next)
 	{
 		if (news->ticket.number != 0)
-			acr_live_forget_expected(&news->ticket);
+			acr_live_give_up(&news->ticket);
 	}
 }
 
@@ -308,7 +308,7 @@ at_xact_event(XactEvent event, void *arg)
 			pending = NULL;
 			break;
 		case XACT_EVENT_ABORT:
-			forget_expected_runs();
+			give_up_runs();
 			pending = NULL;
 			break;
 		default:

@@ -30,7 +30,7 @@
  * disabled.  For the first, and whatever else may have changed any row,
  * acr_live_distrust_all() begins a new epoch: entries of an older one are not
  * current until their row was looked at again.  For the rest, an entry is
- * current for ten seconds only after its row was last looked at.
+ * current for a minute only after its row was last looked at.
  *
  * The table of the runs is part of the key, so that nothing is left over from
  * before a DROP EXTENSION.
@@ -51,7 +51,7 @@
 #include "utils/hsearch.h"
 
 /* For so long an entry is believed after its row was looked at. */
-#define CURRENT_MS	10000
+#define CURRENT_MS	60000
 
 /* What was not looked at for so long is, by the worker. */
 #define DOUBTFUL_MS	(10 * 60 * 1000)
@@ -425,6 +425,7 @@ typedef struct StopList
 	pg_uuid_t  *run_ids;		/* room for as many as there can be */
 	int			n;
 	int			max;
+	bool		all_current;
 } StopList;
 
 static bool
@@ -433,21 +434,33 @@ collect_stop(LiveRun *entry, void *arg)
 	StopList   *list = arg;
 
 	if (entry->key.dboid == MyDatabaseId && entry->key.relid == list->relid &&
-		pg_atomic_read_u32(&entry->stop_requested) != 0 && is_current(entry) &&
+		entry->confirmed && pg_atomic_read_u32(&entry->stop_requested) != 0 &&
 		strcmp(entry->run.runner, list->runner) == 0)
+	{
 		list->run_ids[list->n++] = entry->key.run_id;
+		list->all_current &= is_current(entry);
+	}
 	return list->n < list->max;
 }
 
-/* The runner's runs of which a stop is requested, as far as they are known. */
+/*
+ * The runner's runs of which a stop is requested, as far as they are known.
+ * *all_current tells whether all of them are surely active.
+ */
 int
-acr_live_list_stops(const char *runner, pg_uuid_t **run_ids)
+acr_live_list_stops(const char *runner, pg_uuid_t **run_ids, bool *all_current)
 {
-	StopList	list = {.relid = acr_table_oid(),.runner = runner,.max = 1000};
+	StopList	list = {
+		.relid = acr_table_oid(),
+		.runner = runner,
+		.max = 1000,
+		.all_current = true
+	};
 
 	list.run_ids = palloc(list.max * sizeof(pg_uuid_t));
 	walk(LW_SHARED, collect_stop, &list);
 	*run_ids = list.run_ids;
+	*all_current = list.all_current;
 	return list.n;
 }
 

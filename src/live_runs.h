@@ -64,7 +64,8 @@ extern void acr_live_distrust_all(void);
 extern bool acr_live_hear(const AcrRunKey *run, bool *stop_requested);
 extern bool acr_live_request_stop(const AcrRunKey *run, AcrLiveRun *stopped);
 extern void acr_live_look(const pg_uuid_t *run_id, AcrLiveLook *look);
-extern int	acr_live_list_stops(const char *runner, pg_uuid_t **run_ids);
+extern int	acr_live_list_stops(const char *runner, pg_uuid_t **run_ids,
+								bool *all_current);
 
 /* upkeep */
 extern int	acr_live_list_doubtful(int limit, AcrLiveTicket **tickets);

@@ -220,13 +220,16 @@ acr_table_boot_sweep_left(const AcrSweepFilter *filter)
 
 /* Which of these runs are active, as of now?  Returns their number. */
 int
-acr_table_which_active(Datum *ids, int n, pg_uuid_t **active)
+acr_table_which_active(pg_uuid_t *ids, int n, pg_uuid_t **active)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	AcrParams	p = {0};
+	Datum	   *elements = palloc(Max(n, 1) * sizeof(Datum));
 	uint64		found;
 
-	acr_param_pointer(&p, uuid_array(ids, n));
+	for (int i = 0; i < n; i++)
+		elements[i] = UUIDPGetDatum(&ids[i]);
+	acr_param_pointer(&p, uuid_array(elements, n));
 	acr_table_open();
 	found = acr_table_execute(ACR_SQL_WHICH_ACTIVE, ACR_AS_OF_NOW, &p);
 	*active = MemoryContextAlloc(caller, Max(found, 1) * sizeof(pg_uuid_t));

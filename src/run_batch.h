@@ -28,7 +28,7 @@ extern int64 acr_table_sweep_batch(const AcrSweepFilter *filter,
 extern bool acr_table_boot_sweep_left(const AcrSweepFilter *filter);
 extern int64 acr_table_purge_batch(TimestampTz before, int64 limit,
 								   pg_uuid_t *from_id, bool *more);
-extern int	acr_table_which_active(Datum *ids, int n, pg_uuid_t **active);
+extern int	acr_table_which_active(pg_uuid_t *ids, int n, pg_uuid_t **active);
 extern bool acr_table_any(AcrSqlId which);
 
 #endif							/* ACR_RUN_BATCH_H */

@@ -14,6 +14,7 @@
 #include "commit_news.h"
 #include "miscadmin.h"
 #include "run_row.h"
+#include "settings.h"
 #include "shared_state.h"
 #include "tracking.h"
 #include "utils/builtins.h"
@@ -141,7 +142,7 @@ static bool
 best_effort(AcrAttemptBody body, RunCall *call, const char *what)
 {
 	ErrorData  *failure = call->stop_requested ?
-		acr_attempt_within(body, call, HURRIED_LOCK_TIMEOUT_MS) :
+		acr_attempt_within(body, call, Min(HURRIED_LOCK_TIMEOUT_MS, acr_lock_timeout)) :
 		acr_attempt(body, call);
 
 	if (failure == NULL || (body != link_body && is_settled_since(failure, call)))

@@ -410,17 +410,47 @@ give_back_reaping(int code, Datum arg)
 	acr_runners_end_reaping(false);
 }
 
-/*
- * Takes one departed runner of this database whose grace is over.  Returns
- * false if there is none.
- */
-bool
-acr_runners_begin_reaping(TimestampTz now, char *name)
+static bool
+is_due(const Runner *runner, TimestampTz now)
 {
-	static bool exit_registered = false;
+	return runner->key.dboid == MyDatabaseId &&
+		runner->state == RUNNER_DEPARTED && grace_end(runner) <= now;
+}
+
+/* The departed runners of this database whose grace is over. */
+int
+acr_runners_list_due(TimestampTz now, char ***names)
+{
 	HASH_SEQ_STATUS seq;
 	Runner	   *runner;
-	bool		begun = false;
+	Runner	   *due = palloc(MAX_RUNNERS * sizeof(Runner));
+	int			n = 0;
+
+	LWLockAcquire(runners_lock(), LW_SHARED);
+	hash_seq_init(&seq, runners);
+	while ((runner = hash_seq_search(&seq)) != NULL)
+	{
+		if (is_due(runner, now))
+			due[n++] = *runner;
+	}
+	LWLockRelease(runners_lock());
+
+	*names = palloc(Max(n, 1) * sizeof(char *));
+	for (int i = 0; i < n; i++)
+		(*names)[i] = due[i].key.name;
+	return n;
+}
+
+/*
+ * Takes a departed runner whose grace is over.  Returns false if it is none any
+ * more.
+ */
+bool
+acr_runners_begin_reaping(const char *name, TimestampTz now)
+{
+	static bool exit_registered = false;
+	Runner	   *runner;
+	bool		begun;
 
 	if (!exit_registered)
 	{
@@ -428,20 +458,14 @@ acr_runners_begin_reaping(TimestampTz now, char *name)
 		exit_registered = true;
 	}
 
+	make_key(&reaping, name);
 	LWLockAcquire(runners_lock(), LW_EXCLUSIVE);
-	hash_seq_init(&seq, runners);
-	while ((runner = hash_seq_search(&seq)) != NULL)
+	runner = hash_search(runners, &reaping, HASH_FIND, NULL);
+	begun = runner != NULL && is_due(runner, now);
+	if (begun)
 	{
-		if (runner->key.dboid != MyDatabaseId || runner->state != RUNNER_DEPARTED ||
-			grace_end(runner) > now)
-			continue;
 		runner->state = RUNNER_REAPING;
 		runner->pid = MyProcPid;
-		reaping = runner->key;
-		strlcpy(name, runner->key.name, sizeof(runner->key.name));
-		begun = true;
-		hash_seq_term(&seq);
-		break;
 	}
 	LWLockRelease(runners_lock());
 	return begun;

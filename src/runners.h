@@ -19,7 +19,8 @@ extern bool acr_runners_is_known(const char *runner);
 
 /* for the worker and the launcher */
 extern TimestampTz acr_runners_next_departure(Oid dboid);
-extern bool acr_runners_begin_reaping(TimestampTz now, char *runner);
+extern int	acr_runners_list_due(TimestampTz now, char ***names);
+extern bool acr_runners_begin_reaping(const char *runner, TimestampTz now);
 extern void acr_runners_end_reaping(bool done);
 extern void acr_runners_forget_database(Oid dboid);
 

@@ -24,6 +24,8 @@
  */
 #include "postgres.h"
 
+#include <limits.h>
+
 #include "arguments.h"
 #include "attempt.h"
 #include "begin.h"
@@ -111,8 +113,8 @@ begin_body(void *arg)
 static void
 begin_new(Supersession *s, const char *outcome)
 {
-	ErrorData  *failure = acr_attempt_within(begin_body, s,
-											 acr_wait_time_left(&s->wait));
+	int64		ms = acr_wait_time_left(&s->wait);
+	ErrorData  *failure = acr_attempt_within(begin_body, s, (int) Min(ms, INT_MAX));
 
 	if (failure != NULL && failure->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
 		set_outcome(s, "timeout", NULL);

@@ -93,16 +93,16 @@ acr_track_check_some(void)
 {
 	AcrLiveTicket *tickets;
 	pg_uuid_t  *active;
-	Datum	   *ids;
+	pg_uuid_t  *ids;
 	int			n = acr_live_list_doubtful(1000, &tickets);
 	int			n_active;
 
 	if (n == 0)
 		return 0;
 
-	ids = palloc(n * sizeof(Datum));
+	ids = palloc(n * sizeof(pg_uuid_t));
 	for (int i = 0; i < n; i++)
-		ids[i] = UUIDPGetDatum(&tickets[i].key.run_id);
+		ids[i] = tickets[i].key.run_id;
 	n_active = acr_table_which_active(ids, n, &active);
 	if (n_active > 1)
 		qsort(active, n_active, sizeof(pg_uuid_t), compare_uuids);

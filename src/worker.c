@@ -17,10 +17,12 @@
 #include "commands/dbcommands.h"
 #include "databases.h"
 #include "launcher.h"
+#include "live_runs.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "run_batch.h"
+#include "runners.h"
 #include "settings.h"
 #include "storage/ipc.h"
 #include "storage/lock.h"
@@ -192,6 +194,7 @@ plan_next_visit(AcrWork *work)
 {
 	AcrTask    *settle = &work->visit.tasks[ACR_TASK_SETTLE];
 	AcrTask    *silent = &work->visit.tasks[ACR_TASK_SWEEP_SILENT];
+	AcrTask    *reap = &work->visit.tasks[ACR_TASK_REAP];
 
 	/* If that cannot be found out, we come again as if something were. */
 	work->any_active = work->any_deferred = true;
@@ -209,6 +212,10 @@ plan_next_visit(AcrWork *work)
 						  Max(acr_work_in_ms(ACR_BLOCKED_RETRY_MS), work->next_deferred));
 	else
 		settle->failures = 0;
+
+	/* Of a departure that was told since the launcher looked, only we know. */
+	reap->due = Min(reap->due, Max(acr_runners_next_departure(MyDatabaseId),
+								   reap->quiet_until));
 }
 
 static void
@@ -229,13 +236,15 @@ do_due_tasks(AcrWork *work)
 
 /*
  * Without the extension nothing is due, not even later: runs of a table that
- * is made from now on are younger than this start.  A database that is wanted
- * is left alone for a while.
+ * is made from now on are younger than this start.  What is tracked is of a
+ * table that is gone.  A database that is wanted is left alone for a while.
  */
 static void
 leave_early(AcrWork *work)
 {
 	acr_databases_raise_quietly(work->visit.news);
+	if (!work->visit.has_extension)
+		acr_live_forget_database(MyDatabaseId);
 	for (int i = 0; i < ACR_N_TASKS; i++)
 	{
 		AcrTask    *task = &work->visit.tasks[i];

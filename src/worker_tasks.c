@@ -248,7 +248,6 @@ reap_runner(AcrWork *work, const char *runner)
 	memset(&work->filter, 0, sizeof(work->filter));
 	work->filter.silent_since = DT_NOEND;
 	work->filter.runner = cstring_to_text(runner);
-	work->found = true;
 	complete = sweep(work, ACR_SWEPT_DEPARTED, ACR_REAPED_TEXT);
 	if (work->done > 0)
 		ereport(LOG,
@@ -257,26 +256,34 @@ reap_runner(AcrWork *work, const char *runner)
 	return complete && acr_work_step(work, reaped_body) && !work->found;
 }
 
-/* One after the other; who comes back meanwhile waits for his turn to end. */
+/*
+ * One after the other; who comes back meanwhile waits for his turn to end.  One
+ * whose runs are locked does not hold up the others.
+ */
 static void
 reap_departed(AcrWork *work)
 {
-	char		runner[ACR_RUNNER_MAXLEN + 1];
+	TimestampTz now = GetCurrentTimestamp();
+	char	  **names;
+	int			n = acr_runners_list_due(now, &names);
+	bool		all_done = true;
 
-	while (acr_runners_begin_reaping(GetCurrentTimestamp(), runner))
+	for (int i = 0; i < n && !work->leave; i++)
 	{
-		bool		done = reap_runner(work, runner);
+		bool		done;
 
+		if (!acr_runners_begin_reaping(names[i], now))
+			continue;
+		done = reap_runner(work, names[i]);
 		acr_runners_end_reaping(done);
-		if (!done)
-		{
-			/* A failure is booked; what is locked is not one. */
-			if (work->found && !work->leave)
-				acr_work_task_blocked(work);
-			return;
-		}
+		all_done &= done;
 	}
-	if (acr_work_step(work, forget_runners_body))
+
+	if (work->leave)
+		return;
+	if (!all_done)
+		acr_work_task_blocked(work);
+	else if (acr_work_step(work, forget_runners_body))
 		acr_work_task_done(work, acr_runners_next_departure(MyDatabaseId));
 }
 
