@@ -14,13 +14,14 @@ give_up() { echo "demo: $*" >&2; [ ! -f "$STAGE/demo/server.log" ] || tail -n 40
 trap 'stop_servers; rm -rf "$STAGE"' EXIT
 private_install "$pg_config"
 cp test/regress.conf "$STAGE/"
+echo "ai_chat_run.runner_grace = '1s'" >>"$STAGE/regress.conf"
 chown -hR "$RUN_USER" "$STAGE"
 cd "$STAGE"
 start_server demo "$STAGE/regress.conf"
 
 # --- sessions: each a psql of its own that reads what we send through a pipe -------------------------------------
 
-declare -A TO FROM
+declare -A TO FROM PID
 asked=0
 
 open_session() # NAME
@@ -29,6 +30,7 @@ open_session() # NAME
 	mkfifo "$STAGE/$name.in" "$STAGE/$name.out"
 	psql -X -q -h "$STAGE/demo" -U chat_app -d postgres -v VERBOSITY=default -v SHOW_CONTEXT=never -P footer=off \
 		<"$STAGE/$name.in" >"$STAGE/$name.out" 2>&1 &
+	PID[$name]=$!
 	exec {to}>"$STAGE/$name.in" {from}<"$STAGE/$name.out"
 	TO[$name]=$to FROM[$name]=$from
 }
@@ -89,7 +91,7 @@ say "an operator installs the extension and lets the application's role in"
 admin -a -c "CREATE EXTENSION ai_chat_run" -c "CREATE ROLE chat_app LOGIN" \
 	-c "SELECT ai_chat_run.grant_app_access('chat_app')" | grep -v '^ *$'
 
-for name in runner rival user
+for name in runner rival user app
 do
 	open_session $name
 done
@@ -112,6 +114,7 @@ call runner "SELECT ai_chat_run.record_step($run, $space, 2);"
 call runner "LISTEN ai_chat_run_stop;"
 call user "SELECT ai_chat_run.request_stop_for_chat($chat, $space);"
 call runner "SELECT ai_chat_run.record_step($run, $space, 3);"
+call runner "UNLISTEN ai_chat_run_stop;"
 
 say "two want to write the end: the first one's word stands"
 call runner "BEGIN;"
@@ -142,6 +145,63 @@ exec {holder}>&-
 wait_for "SELECT status = 'succeeded' FROM ai_chat_run.ai_chat_runs WHERE id = $run"
 show_runs
 
+# Poll until a session waits in a CALL.
+wait_for_waiter() # COUNT
+{
+	wait_for "SELECT count(*) = $1 FROM pg_stat_activity WHERE query LIKE 'CALL%' AND wait_event_type = 'Extension'"
+}
+
+say "an application process attaches, and waits for stops of whatever it runs; a stop arrives there at once"
+call app "SELECT ai_chat_run.attach_runner('app-1') AS aborted;"
+call app "SELECT ai_chat_run.begin_run($chat, $space, runner => 'app-1') AS run_id;"
+run="'${LAST// /}'"
+ask app "CALL ai_chat_run.await_stops('app-1', timeout => '1 min');"
+wait_for_waiter 1
+echo "   (app waits)"
+call user "SELECT ai_chat_run.request_stop_for_chat($chat, $space);"
+echo "   (app again)"
+answer app
+
+say "somebody else waits for the end of that run, without asking again and again"
+ask rival "CALL ai_chat_run.await_run($run, $space, '1 min');"
+wait_for_waiter 1
+echo "   (rival waits)"
+call app "SELECT ai_chat_run.finalize_run($run, $space, 'aborted', 'stopped by the user');"
+echo "   (rival again)"
+answer rival
+
+say "the user asks something else before the turn has ended: a run is superseded, and nobody comes in between"
+call app "SELECT ai_chat_run.begin_run($chat, $space, runner => 'app-1') AS run_id;"
+run="'${LAST// /}'"
+ask user "CALL ai_chat_run.supersede_run($chat, $run, $space, timeout => '1 min');"
+wait_for_waiter 1
+echo "   (user waits)"
+call rival "SELECT * FROM ai_chat_run.try_begin_run($chat, $space);"
+call app "SELECT ai_chat_run.heartbeat($run, $space);"
+call app "SELECT ai_chat_run.finalize_run($run, $space, 'aborted', 'superseded');"
+echo "   (user again)"
+answer user
+superseding="'${LAST##*| }'"
+check "a superseding run" "SELECT count(*) = 1 FROM ai_chat_run.ai_chat_runs WHERE chat_id = $chat AND status = 'running'"
+
+say "the application's process is killed (SIGKILL), and does not come back within ai_chat_run.runner_grace"
+call app "SELECT ai_chat_run.begin_run('00000000-0000-7000-8000-0000000000c5', $space, runner => 'app-1') AS run_id;"
+ask app "CALL ai_chat_run.await_stops('app-1', timeout => '1 min');"
+wait_for_waiter 1
+disown "${PID[app]}"
+kill -KILL "${PID[app]}"
+echo "   (app is dead)"
+wait_for "SELECT status = 'aborted' FROM ai_chat_run.ai_chat_runs WHERE chat_id = '00000000-0000-7000-8000-0000000000c5'"
+show_runs
+check "the dead runner's run" "SELECT error LIKE '%departed%' FROM ai_chat_run.ai_chat_runs WHERE chat_id = '00000000-0000-7000-8000-0000000000c5'"
+
+say "is all well? what was counted?"
+admin -c "SELECT check_name, ok, detail FROM ai_chat_run.health()"
+admin -x -c "SELECT begun, rejected, finalized_succeeded, finalized_aborted, deferred, settled_later, swept_departed, stops,
+	heartbeats, waits FROM ai_chat_run.stats WHERE datname = current_database()"
+check "health" "SELECT bool_and(ok) FROM ai_chat_run.health()"
+call runner "SELECT ai_chat_run.finalize_run($superseding, $space, 'completed');"
+
 say "three turns are under way ..."
 for n in 2 3 4
 do
@@ -150,7 +210,7 @@ done
 show_runs
 
 say "... when the server is killed (SIGKILL) and started again"
-for name in runner rival user
+for name in runner rival user app
 do
 	# shellcheck disable=SC1083,SC2093 # bash closes descriptors that an array names like this
 	exec {TO[$name]}>&- {FROM[$name]}<&-
