@@ -14,8 +14,8 @@
  *
  * A prepared transaction commits in another session, which cannot know what it
  * did: its counts are left out, and after COMMIT PREPARED, which
- * two_phase.c sees, all of shared memory is distrusted and everybody looks
- * again.  Its news for the launcher are marked when it is prepared, and told
+ * watched_commands.c sees, all of shared memory is distrusted and everybody
+ * looks again.  Its news for the launcher are marked when it is prepared, and told
  * when a prepared transaction, of whatever kind, is committed.
  *
  * Without preloading there is nobody to tell, and all of this does nothing.

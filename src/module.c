@@ -12,7 +12,7 @@
 #include "runners.h"
 #include "settings.h"
 #include "shared_state.h"
-#include "two_phase.h"
+#include "watched_commands.h"
 
 PG_MODULE_MAGIC_EXT(.name = "ai_chat_run");
 
@@ -34,7 +34,7 @@ _PG_init(void)
 		return;
 	acr_shared_request();
 	acr_runners_init();
-	acr_two_phase_init();
+	acr_watch_commands();
 	if (!IsBinaryUpgrade)
 		acr_launcher_register();
 }

@@ -77,6 +77,9 @@ static ConditionVariable *reaped = NULL;	/* signalled when a reaping ends */
 /* last one first; in TopTransactionContext */
 static Attachment *attachments = NULL;
 
+/* has this session ever attached a name? */
+static bool have_attached = false;
+
 /* in a worker: the runner that is being reaped */
 static RunnerKey reaping;
 
@@ -158,14 +161,17 @@ undo_down_to(int level)
 		acr_databases_raise(ACR_NEWS_DEPARTED);
 }
 
-/* This session ends, and with it what it has attached. */
-static void
-depart(int code, Datum arg)
+/* What this session has attached has departed. */
+void
+acr_runners_depart(void)
 {
 	HASH_SEQ_STATUS seq;
 	Runner	   *runner;
 	bool		departed = false;
 
+	/* Most sessions have nothing to do with runners. */
+	if (!have_attached)
+		return;
 	undo_down_to(0);
 
 	LWLockAcquire(runners_lock(), LW_EXCLUSIVE);
@@ -184,6 +190,12 @@ depart(int code, Datum arg)
 
 	if (departed)
 		acr_databases_raise(ACR_NEWS_DEPARTED);
+}
+
+static void
+depart_at_exit(int code, Datum arg)
+{
+	acr_runners_depart();
 }
 
 static void
@@ -238,7 +250,6 @@ try_attach(Attachment *attachment, int *in_use_by, bool *full)
 void
 acr_runners_attach(const char *runner)
 {
-	static bool exit_registered = false;
 	static uint32 wait_event = 0;
 	Attachment *attachment = MemoryContextAllocZero(TopTransactionContext,
 													sizeof(Attachment));
@@ -247,11 +258,11 @@ acr_runners_attach(const char *runner)
 
 	if (wait_event == 0)
 		wait_event = WaitEventExtensionNew("AiChatRunAttachRunner");
-	if (!exit_registered)
+	if (!have_attached)
 	{
 		acr_databases_prepare();
-		before_shmem_exit(depart, (Datum) 0);
-		exit_registered = true;
+		before_shmem_exit(depart_at_exit, (Datum) 0);
+		have_attached = true;
 	}
 
 	make_key(&attachment->key, runner);

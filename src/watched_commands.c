@@ -1,0 +1,66 @@
+/*
+ * Commands of the server's own that change what shared memory knows.
+ *
+ * COMMIT PREPARED: the server tells modules when their own session's
+ * transactions commit, but not of a prepared transaction that a session commits
+ * for another one.  What that did is visible all at once, and shared memory and
+ * those who wait know nothing of it.  The command cannot be rolled back: when
+ * it returns, all is done.
+ *
+ * DISCARD ALL: so a pooler gives a session to another client.  To the runner
+ * that had attached it is as if the session had ended.
+ */
+#include "postgres.h"
+
+#include "commit_news.h"
+#include "nodes/parsenodes.h"
+#include "runners.h"
+#include "tcop/utility.h"
+#include "watched_commands.h"
+
+static ProcessUtility_hook_type prev_process_utility_hook = NULL;
+
+static bool
+commits_prepared(Node *command)
+{
+	return IsA(command, TransactionStmt) &&
+		castNode(TransactionStmt, command)->kind == TRANS_STMT_COMMIT_PREPARED;
+}
+
+static bool
+discards_all(Node *command)
+{
+	return IsA(command, DiscardStmt) &&
+		castNode(DiscardStmt, command)->target == DISCARD_ALL;
+}
+
+static void
+watch_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
+			  ProcessUtilityContext context, ParamListInfo params,
+			  QueryEnvironment *queryEnv, DestReceiver *dest,
+			  QueryCompletion *qc)
+{
+	/* The tree may be gone afterwards. */
+	bool		prepared = commits_prepared(pstmt->utilityStmt);
+	bool		discards = discards_all(pstmt->utilityStmt);
+
+	if (prev_process_utility_hook)
+		prev_process_utility_hook(pstmt, queryString, readOnlyTree, context,
+								  params, queryEnv, dest, qc);
+	else
+		standard_ProcessUtility(pstmt, queryString, readOnlyTree, context,
+								params, queryEnv, dest, qc);
+
+	if (prepared)
+		acr_news_prepared_committed();
+	if (discards)
+		acr_runners_depart();
+}
+
+/* Called while the library is being preloaded. */
+void
+acr_watch_commands(void)
+{
+	prev_process_utility_hook = ProcessUtility_hook;
+	ProcessUtility_hook = watch_utility;
+}
