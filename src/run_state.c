@@ -45,8 +45,8 @@ acr_state_is_terminal(const char *status)
  * The terminal state of a run whose turn ended with turn_status, or NULL if
  * there is no such turn status.
  */
-const char *
-acr_state_of_turn(const char *turn_status)
+static const char *
+state_of_turn(const char *turn_status)
 {
 	for (size_t i = 0; i < lengthof(run_states); i++)
 	{
@@ -69,7 +69,7 @@ acr_state_require_turn(FunctionCallInfo fcinfo, int argno)
 
 	acr_require_not_null(fcinfo, argno, "turn_status");
 	turn_status = text_to_cstring(PG_GETARG_TEXT_PP(argno));
-	status = acr_state_of_turn(turn_status);
+	status = state_of_turn(turn_status);
 	if (status == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -22,7 +22,6 @@
 #define ACR_TERMINAL_STATES	"{succeeded,failed,aborted}"
 
 extern bool acr_state_is_terminal(const char *status);
-extern const char *acr_state_of_turn(const char *turn_status);
 extern const char *acr_state_require_turn(FunctionCallInfo fcinfo, int argno);
 
 #endif							/* ACR_RUN_STATE_H */
