@@ -41,6 +41,7 @@
 #include "miscadmin.h"
 #include "run_id.h"
 #include "settings.h"
+#include "shared_state.h"
 #include "tracking.h"
 #include "utils/builtins.h"
 
@@ -144,6 +145,18 @@ static AcrBeginOutcome
 began(const AcrNewRun *run)
 {
 	AcrLiveRun	live;
+
+	/*
+	 * What may be known of an earlier run of this id, which is gone, is not
+	 * of it.
+	 */
+	if (acr_shared_exists())
+	{
+		AcrLiveKey	key;
+
+		acr_live_key(&key, &run->key.id);
+		acr_live_forget(&key);
+	}
 
 	acr_track_fill(&live, &run->key.workspace_id, &run->chat_id,
 				   run->runner != NULL ? text_to_cstring(run->runner) : "");

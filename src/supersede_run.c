@@ -185,11 +185,22 @@ static void
 look_and_stop(Supersession *s)
 {
 	AcrActiveRun active;
+	bool		found;
 
 	acr_procedure_enter(&s->proc);
 	look_at_target(s);
-	if (!acr_table_find_active(&s->new_run.chat_id,
-							   &s->new_run.key.workspace_id, &active))
+	found = acr_table_find_active(&s->new_run.chat_id,
+								  &s->new_run.key.workspace_id, &active);
+	if (found && memcmp(&active.id, &s->target.id, UUID_LEN) != 0)
+	{
+		AcrRunKey	key = {.id = active.id,.workspace_id = s->new_run.key.workspace_id};
+		ErrorData  *failure;
+
+		if (acr_table_find_deferred(&key) != NULL &&
+			acr_deferral_settle(&key, false, &failure) == ACR_SETTLED)
+			found = false;
+	}
+	if (!found)
 		begin_new(s, "began");
 	else if (memcmp(&active.id, &s->target.id, UUID_LEN) != 0)
 		set_outcome(s, "mismatch", &active.id);

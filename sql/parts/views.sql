@@ -143,7 +143,7 @@ AS $$
 		SELECT count(*) AS n, min(d.deferred_at) AS oldest
 		FROM ai_chat_run.deferred_finalizations d
 	), silent AS (
-		SELECT min(greatest(a.last_seen, s.opened_at)) AS oldest, s.overdue_since
+		SELECT min(greatest(a.last_seen, s.opened_at)) FILTER (WHERE a.run_id IS NOT NULL) AS oldest, s.overdue_since
 		FROM server s
 		LEFT JOIN ai_chat_run.active_runs a ON NOT a.attached
 		GROUP BY s.overdue_since
