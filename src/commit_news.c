@@ -25,6 +25,7 @@
 #include "access/xact.h"
 #include "commit_news.h"
 #include "databases.h"
+#include "miscadmin.h"
 #include "run_state.h"
 #include "shared_state.h"
 #include "utils/memutils.h"
@@ -61,6 +62,7 @@ typedef struct Pending
 	RunNews    *last_run;
 	int			n_runs;
 	bool		all_changed;	/* and then there are none */
+	bool		all_gone;		/* likewise, since there are no runs at all */
 } Pending;
 
 /* innermost record; lives in TopTransactionContext */
@@ -179,13 +181,14 @@ acr_news_run_stopped(const pg_uuid_t *run_id, const char *runner)
 		news->runner_bucket = acr_wakeup_of_runner(runner);
 }
 
-/* If the transaction commits, any run may be something else than it was. */
+/* If the transaction commits, there are no runs any more. */
 void
-acr_news_all_changed(void)
+acr_news_all_gone(void)
 {
 	if (!acr_shared_exists())
 		return;
 	set_all_changed(my_pending());
+	my_pending()->all_gone = true;
 }
 
 /* Has the transaction changed runs, so that only the rows tell how they are? */
@@ -262,6 +265,8 @@ tell_all(void)
 		tell_run(news);
 	if (pending->all_changed)
 		tell_all_changed();
+	if (pending->all_gone)
+		acr_live_forget_database(MyDatabaseId);
 
 	for (int i = 0; i < ACR_N_COUNTERS; i++)
 	{
@@ -339,6 +344,7 @@ hand_out(int level)
 
 	pending = outer;
 	outer->news |= inner->news;
+	outer->all_gone |= inner->all_gone;
 	for (int i = 0; i < ACR_N_COUNTERS; i++)
 		outer->counts[i] += inner->counts[i];
 	if (inner->all_changed)

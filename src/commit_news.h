@@ -18,7 +18,7 @@ extern void acr_news_run_active(const pg_uuid_t *run_id, const AcrLiveRun *run,
 								bool stop_requested);
 extern void acr_news_run_settled(const pg_uuid_t *run_id);
 extern void acr_news_run_stopped(const pg_uuid_t *run_id, const char *runner);
-extern void acr_news_all_changed(void);
+extern void acr_news_all_gone(void);
 extern bool acr_news_of_runs_pending(void);
 
 extern void acr_news_prepared_committed(void);

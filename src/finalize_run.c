@@ -122,7 +122,6 @@ try_to_finish(Finalization *fin)
 		if (fin->failure == NULL)
 			return true;
 
-		acr_count_now(ACR_RETRIES);
 		ereport(WARNING,
 				(errcode(fin->failure->sqlerrcode),
 				 errmsg("failed to finalize run %s (attempt %d/%d): %s",
@@ -132,6 +131,7 @@ try_to_finish(Finalization *fin)
 		if (fin->attempts >= max_attempts ||
 			acr_attempt_is_futile(fin->failure))
 			return false;
+		acr_count_now(ACR_RETRIES);
 		acr_attempt_pause((long) acr_finalize_retry_base * fin->attempts);
 	}
 }

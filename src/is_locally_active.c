@@ -40,5 +40,5 @@ acr_is_locally_active(PG_FUNCTION_ARGS)
 	if (!acr_table_is_active(run_id, acr_shared_open_time(), &written_since, runner))
 		PG_RETURN_BOOL(false);
 	PG_RETURN_BOOL(look.heard_at != 0 || written_since ||
-				   acr_runners_is_known(runner));
+				   acr_runners_is_attached(runner));
 }

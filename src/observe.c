@@ -31,7 +31,7 @@ time_or_null(TimestampTz time, bool *isnull)
 static bool
 is_attached(text *runner)
 {
-	return acr_shared_exists() && acr_runners_is_known(text_to_cstring(runner));
+	return acr_shared_exists() && acr_runners_is_attached(text_to_cstring(runner));
 }
 
 /*

@@ -201,6 +201,6 @@ acr_runs_truncated(PG_FUNCTION_ARGS)
 {
 	(void) require_event(fcinfo, "runs_truncated", TRIGGER_EVENT_TRUNCATE,
 						 "AFTER TRUNCATE trigger");
-	acr_news_all_changed();
+	acr_news_all_gone();
 	return PointerGetDatum(NULL);
 }

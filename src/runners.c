@@ -129,6 +129,22 @@ acr_runners_list(void)
 	return construct_array(values, n, TEXTOID, -1, false, TYPALIGN_INT);
 }
 
+/* Is the runner attached, now? */
+bool
+acr_runners_is_attached(const char *name)
+{
+	AcrRunnerKey key;
+	AcrRunner  *runner;
+	bool		attached;
+
+	acr_runner_key(&key, name);
+	LWLockAcquire(acr_runners_lock(), LW_SHARED);
+	runner = hash_search(runners, &key, HASH_FIND, NULL);
+	attached = runner != NULL && runner->state == ACR_RUNNER_ATTACHED;
+	LWLockRelease(acr_runners_lock());
+	return attached;
+}
+
 /* Is the runner attached, or departed so recently that it may come back? */
 bool
 acr_runners_is_known(const char *runner)

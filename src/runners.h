@@ -16,6 +16,7 @@ extern void acr_runners_attach(const char *runner);
 extern void acr_runners_depart(void);
 extern ArrayType *acr_runners_list(void);
 extern int	acr_runners_count_attached(void);
+extern bool acr_runners_is_attached(const char *name);
 extern bool acr_runners_is_known(const char *runner);
 
 /* for the worker and the launcher */

@@ -1,10 +1,10 @@
 -- Promise: the schema is the one that applications, tools and dumps were told of. The run table with its columns in
--- their order, its checks, exactly three indexes and the guard of terminal runs; every function with its argument
--- names, order, defaults and result; and a comment on everything.
+-- their order, its checks, exactly three indexes and the guard of terminal runs; every function and procedure with its
+-- argument names, order, defaults and result; the views with their columns; and a comment on everything.
 --
 -- A later change of this file is a change of the interface.
 BEGIN;
-SELECT plan(79);
+SELECT plan(86);
 
 -- ---- the extension ----
 
@@ -19,8 +19,8 @@ SELECT set_eq(
 	$$SELECT t.relid::regclass::text, t.condition
 		FROM pg_extension e, unnest(e.extconfig, e.extcondition) AS t(relid, condition)
 		WHERE e.extname = 'ai_chat_run'$$,
-	$$VALUES ('ai_chat_run.ai_chat_runs', ''), ('ai_chat_run.deferred_finalizations', '')$$,
-	'a dump takes all rows of both tables');
+	$$VALUES ('ai_chat_run.ai_chat_runs', ''), ('ai_chat_run.deferred_finalizations', ''), ('ai_chat_run.runners', '')$$,
+	'a dump takes all rows of all tables');
 
 -- ---- the run table ----
 
@@ -58,7 +58,8 @@ SELECT results_eq(
 
 SELECT is_empty(
 	$$SELECT attname FROM pg_attribute
-		WHERE attrelid IN ('ai_chat_run.ai_chat_runs'::regclass, 'ai_chat_run.deferred_finalizations'::regclass)
+		WHERE attrelid IN ('ai_chat_run.ai_chat_runs'::regclass, 'ai_chat_run.deferred_finalizations'::regclass,
+				'ai_chat_run.runners'::regclass)
 			AND attnum > 0 AND (attidentity <> '' OR attgenerated <> '' OR attisdropped)$$,
 	'no column is generated, an identity or dropped');
 
@@ -186,12 +187,19 @@ SELECT is_empty(
 -- ---- the guard of terminal runs ----
 
 SELECT results_eq(
-	$$SELECT tgrelid::regclass::text, tgenabled::text, tgtype::int & 1 = 1, tgtype::int & 28
+	$$SELECT tgname::text COLLATE "default", tgrelid::regclass::text, tgenabled::text, tgtype::int & 1 = 1, tgtype::int & 126,
+			substring(pg_get_triggerdef(oid) FROM 'WHEN (.*) EXECUTE') COLLATE "default"
 		FROM pg_trigger
 		WHERE NOT tgisinternal AND tgrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'ai_chat_run'::regnamespace)
 		ORDER BY tgname$$,
-	$$VALUES ('ai_chat_run.ai_chat_runs', 'O', false, 4), ('ai_chat_run.ai_chat_runs', 'O', true, 16)$$,
-	'two triggers, enabled: for each statement on INSERT only, for each row on UPDATE only');
+	$$VALUES
+		('run_deleted', 'ai_chat_run.ai_chat_runs', 'O', true, 8,
+			'((old.status = ANY (ARRAY[''pending''::text, ''running''::text])))'),
+		('run_inserted', 'ai_chat_run.ai_chat_runs', 'O', false, 4, NULL),
+		('runs_truncated', 'ai_chat_run.ai_chat_runs', 'O', false, 32, NULL),
+		('terminal_is_final', 'ai_chat_run.ai_chat_runs', 'O', true, 16, NULL)$$,
+	'four triggers, enabled, after: for each active row on DELETE, for each statement on INSERT and on TRUNCATE, for each row '
+		'on UPDATE');
 
 INSERT INTO ai_chat_run.ai_chat_runs (id, chat_id, workspace_id, status, error, finished_at)
 	SELECT id, gen_random_uuid(), gen_random_uuid(), status, 'why', now()
@@ -229,10 +237,66 @@ SELECT throws_ok(
 	'23514', NULL, 'not deferrable: ' || status)
 FROM unnest(ARRAY['pending', 'running', 'completed']) status;
 
+-- ---- runners ----
+
+SELECT results_eq(
+	$$SELECT attname::text COLLATE "default", format_type(atttypid, atttypmod), attnotnull
+		FROM pg_attribute WHERE attrelid = 'ai_chat_run.runners'::regclass AND attnum > 0 ORDER BY attnum$$,
+	$$VALUES ('runner', 'text', true), ('incarnation', 'uuid', true), ('seen_at', 'timestamp with time zone', true)$$,
+	'a runner has a name and an incarnation');
+SELECT throws_ok(
+	$$INSERT INTO ai_chat_run.runners (runner, incarnation) VALUES ('r', gen_random_uuid()), ('r', gen_random_uuid())$$,
+	'23505', NULL, 'one of each name');
+
+-- ---- views ----
+
+SELECT set_eq(
+	$$SELECT relname::text COLLATE "default", relkind::text FROM pg_class
+		WHERE relnamespace = 'ai_chat_run'::regnamespace AND relkind NOT IN ('i', 't')$$,
+	$$VALUES ('ai_chat_runs', 'r'), ('deferred_finalizations', 'r'), ('runners', 'r'), ('active_runs', 'v'), ('stats', 'v'),
+		('workers', 'v')$$,
+	'tables and views');
+-- A view may show more than it promises.
+SELECT set_has(
+	$$SELECT attrelid::regclass::text, attname::text COLLATE "default", format_type(atttypid, atttypmod) FROM pg_attribute
+		WHERE attrelid IN ('ai_chat_run.active_runs'::regclass, 'ai_chat_run.stats'::regclass, 'ai_chat_run.workers'::regclass)$$,
+	$$VALUES
+		('ai_chat_run.active_runs', 'run_id', 'uuid'),
+		('ai_chat_run.active_runs', 'chat_id', 'uuid'),
+		('ai_chat_run.active_runs', 'workspace_id', 'uuid'),
+		('ai_chat_run.active_runs', 'runner', 'text'),
+		('ai_chat_run.active_runs', 'age', 'interval'),
+		('ai_chat_run.active_runs', 'last_seen', 'timestamp with time zone'),
+		('ai_chat_run.active_runs', 'step_count', 'integer'),
+		('ai_chat_run.active_runs', 'stop_requested', 'boolean'),
+		('ai_chat_run.active_runs', 'deferred', 'boolean'),
+		('ai_chat_run.stats', 'datname', 'name'),
+		('ai_chat_run.stats', 'begun', 'bigint'),
+		('ai_chat_run.stats', 'rejected', 'bigint'),
+		('ai_chat_run.stats', 'finalized_succeeded', 'bigint'),
+		('ai_chat_run.stats', 'finalized_failed', 'bigint'),
+		('ai_chat_run.stats', 'finalized_aborted', 'bigint'),
+		('ai_chat_run.stats', 'retries', 'bigint'),
+		('ai_chat_run.stats', 'deferred', 'bigint'),
+		('ai_chat_run.stats', 'settled_later', 'bigint'),
+		('ai_chat_run.stats', 'swept_at_boot', 'bigint'),
+		('ai_chat_run.stats', 'swept_stale', 'bigint'),
+		('ai_chat_run.stats', 'stops', 'bigint'),
+		('ai_chat_run.stats', 'heartbeats', 'bigint'),
+		('ai_chat_run.stats', 'waits', 'bigint'),
+		('ai_chat_run.stats', 'stats_reset', 'timestamp with time zone'),
+		('ai_chat_run.workers', 'datname', 'name'),
+		('ai_chat_run.workers', 'boot_sweep_done_at', 'timestamp with time zone'),
+		('ai_chat_run.workers', 'runs_swept', 'bigint'),
+		('ai_chat_run.workers', 'last_error', 'text'),
+		('ai_chat_run.workers', 'next_due', 'timestamp with time zone')$$,
+	'what the views show');
+
 -- ---- functions ----
 
-CREATE TEMP TABLE expected_functions (name text, arguments text, result text, volatility "char");
+CREATE TEMP TABLE expected_functions (name text, arguments text, result text, volatility "char", kind "char" DEFAULT 'f');
 INSERT INTO expected_functions VALUES
+	('attach_runner', 'runner text, incarnation uuid DEFAULT NULL::uuid', 'bigint', 'v'),
 	('begin_run', 'chat_id uuid, workspace_id uuid, created_by uuid DEFAULT NULL::uuid, trigger text DEFAULT ''user''::text, run_id uuid DEFAULT NULL::uuid, runner text DEFAULT NULL::text', 'uuid', 'v'),
 	('delete_runs_of_chat', '', 'trigger', 'v'),
 	('finalize_run', 'run_id uuid, workspace_id uuid, turn_status text, error text DEFAULT NULL::text', 'text', 'v'),
@@ -240,7 +304,9 @@ INSERT INTO expected_functions VALUES
 	('get_latest_for_chat', 'chat_id uuid, workspace_id uuid', 'SETOF ai_chat_run.ai_chat_runs', 's'),
 	('get_run', 'run_id uuid, workspace_id uuid', 'SETOF ai_chat_run.ai_chat_runs', 's'),
 	('grant_app_access', 'role regrole', 'void', 'v'),
+	('health', 'OUT check_name text, OUT ok boolean, OUT detail text, OUT what_to_do text', 'SETOF record', 's'),
 	('heartbeat', 'run_id uuid, workspace_id uuid', 'text', 'v'),
+	('is_locally_active', 'run_id uuid', 'boolean', 'v'),
 	('link_assistant_message', 'run_id uuid, workspace_id uuid, assistant_message_id uuid', 'boolean', 'v'),
 	('map_turn_status', 'turn_status text', 'text', 'i'),
 	('purge_runs', 'older_than interval, max_runs bigint DEFAULT NULL::bigint', 'bigint', 'v'),
@@ -248,34 +314,47 @@ INSERT INTO expected_functions VALUES
 	('request_stop', 'run_id uuid, workspace_id uuid', 'boolean', 'v'),
 	('request_stop_for_chat', 'chat_id uuid, workspace_id uuid', 'uuid', 'v'),
 	('settle_deferred', 'run_id uuid DEFAULT NULL::uuid', 'bigint', 'v'),
+	('stats_reset', '', 'void', 'v'),
 	('sweep_runs', 'stale_after interval DEFAULT NULL::interval, runner text DEFAULT NULL::text, max_runs bigint DEFAULT NULL::bigint', 'bigint', 'v'),
 	('try_begin_run', 'chat_id uuid, workspace_id uuid, created_by uuid DEFAULT NULL::uuid, trigger text DEFAULT ''user''::text, run_id uuid DEFAULT NULL::uuid, runner text DEFAULT NULL::text, OUT outcome text, OUT run_id uuid', 'record', 'v');
+INSERT INTO expected_functions VALUES
+	('await_run', 'IN run_id uuid, IN workspace_id uuid, IN timeout interval DEFAULT ''00:00:30''::interval, INOUT status text DEFAULT NULL::text, INOUT error text DEFAULT NULL::text', NULL, 'v', 'p'),
+	('await_stop', 'IN run_id uuid, IN workspace_id uuid, IN timeout interval DEFAULT ''00:00:30''::interval, INOUT signal text DEFAULT NULL::text', NULL, 'v', 'p'),
+	('await_stops', 'IN runner text, IN already_seen uuid[] DEFAULT ''{}''::uuid[], IN timeout interval DEFAULT ''00:00:30''::interval, INOUT run_ids uuid[] DEFAULT NULL::uuid[]', NULL, 'v', 'p'),
+	('supersede_run', 'IN chat_id uuid, IN target_run_id uuid, IN workspace_id uuid, IN created_by uuid DEFAULT NULL::uuid, IN trigger text DEFAULT ''user''::text, IN timeout interval DEFAULT ''00:00:10''::interval, IN force boolean DEFAULT false, INOUT outcome text DEFAULT NULL::text, INOUT run_id uuid DEFAULT NULL::uuid', NULL, 'v', 'p');
 
--- What is there beside them serves the table: a trigger's function, or a column's default.
+-- What is there beside them serves the table, as a trigger's function or a column's default, or a view or health().
 CREATE TEMP VIEW functions AS
 	SELECT p.proname::text COLLATE "default" AS name, pg_get_function_arguments(p.oid) AS arguments,
-		pg_get_function_result(p.oid) AS result, p.provolatile AS volatility, p.proisstrict, p.prosecdef, p.proparallel
+		pg_get_function_result(p.oid) AS result, p.provolatile AS volatility, p.prokind AS kind, p.proisstrict,
+		p.prosecdef, p.proparallel
 	FROM pg_proc p
 	WHERE p.pronamespace = 'ai_chat_run'::regnamespace
 		AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgfoid = p.oid
 			AND t.tgrelid = 'ai_chat_run.ai_chat_runs'::regclass)
 		AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_attrdef'::regclass
-			AND d.refclassid = 'pg_proc'::regclass AND d.refobjid = p.oid);
+			AND d.refclassid = 'pg_proc'::regclass AND d.refobjid = p.oid)
+		AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_rewrite'::regclass
+			AND d.refclassid = 'pg_proc'::regclass AND d.refobjid = p.oid)
+		AND p.proname <> 'server_state';
 
 SELECT results_eq(
-	$$SELECT name, arguments, result, volatility FROM functions ORDER BY name COLLATE "C", arguments$$,
+	$$SELECT name, arguments, result, volatility, kind FROM functions ORDER BY name COLLATE "C", arguments$$,
 	$$SELECT * FROM expected_functions ORDER BY name COLLATE "C"$$,
-	'functions: name, arguments in their order with names and defaults, result, volatility');
+	'functions and procedures: name, arguments in their order with names and defaults, result, volatility');
 SELECT is_empty(
-	$$SELECT name FROM functions WHERE proisstrict$$,
+	$$SELECT name FROM functions WHERE proisstrict AND arguments <> ''$$,
 	'none is STRICT: a null where a value is needed is an error, not a silent null');
 SELECT is_empty(
 	$$SELECT name, prosecdef FROM functions
-		WHERE prosecdef = (name IN ('map_turn_status', 'grant_app_access')) AND name NOT IN ('sweep_runs', 'purge_runs')$$,
-	'those for applications are SECURITY DEFINER where they touch the table; grant_app_access grants as its caller');
+		WHERE prosecdef = (name IN ('map_turn_status', 'grant_app_access') OR kind = 'p')
+			AND name NOT IN ('sweep_runs', 'purge_runs', 'stats_reset', 'health')$$,
+	'those for applications are SECURITY DEFINER where they touch the table, but for procedures, which could not commit; '
+		'grant_app_access grants as its caller');
 SELECT is_empty(
 	$$SELECT name, proparallel FROM functions
-		WHERE proparallel <> 'u' AND name NOT IN ('map_turn_status', 'get_run', 'get_latest_for_chat', 'get_active_for_chat')
+		WHERE proparallel <> 'u'
+				AND name NOT IN ('map_turn_status', 'get_run', 'get_latest_for_chat', 'get_active_for_chat', 'health')
 			OR name = 'map_turn_status' AND proparallel <> 's'$$,
 	'those that write are PARALLEL UNSAFE, map_turn_status is PARALLEL SAFE');
 
@@ -290,9 +369,18 @@ SELECT results_eq(
 	$$VALUES ('began', 'f1000000-0000-0000-0000-000000000001'::uuid)$$,
 	'try_begin_run too, though run_id comes in and out');
 
+SELECT throws_ok(command, '25001', NULL, split_part(command, '(', 1) || ' takes all its arguments by name')
+FROM unnest(ARRAY[
+	$$CALL ai_chat_run.await_run(error => NULL, status => NULL, timeout => '0', workspace_id => gen_random_uuid(),
+		run_id => gen_random_uuid())$$,
+	$$CALL ai_chat_run.await_stops(run_ids => NULL, timeout => '0', already_seen => '{}', runner => 'r')$$,
+	$$CALL ai_chat_run.supersede_run(run_id => NULL, outcome => NULL, force => true, timeout => '0', trigger => 'retry',
+		created_by => NULL, workspace_id => gen_random_uuid(), target_run_id => gen_random_uuid(),
+		chat_id => gen_random_uuid())$$]) command;
+
 -- ---- comments ----
 
--- Everything that is a member of the extension, and the parts of its tables. What the server makes by itself has
+-- Everything that is a member of the extension, and the parts of its tables; what a view shows is said by its own comment. What the server makes by itself has
 -- none: row types, and since 18 the constraints behind NOT NULL. A key's index bears its constraint's comment.
 CREATE TEMP VIEW described AS
 	WITH members AS (
@@ -303,7 +391,8 @@ CREATE TEMP VIEW described AS
 		SELECT * FROM members
 		UNION
 		SELECT m.classid, a.attrelid, a.attnum FROM pg_attribute a JOIN members m ON m.objid = a.attrelid
-			WHERE m.classid = 'pg_class'::regclass AND a.attnum > 0 AND NOT a.attisdropped
+				JOIN pg_class c ON c.oid = a.attrelid
+			WHERE m.classid = 'pg_class'::regclass AND a.attnum > 0 AND NOT a.attisdropped AND c.relkind = 'r'
 		UNION
 		SELECT c.tableoid, c.oid, 0 FROM pg_constraint c JOIN members m ON m.objid = c.conrelid
 			WHERE m.classid = 'pg_class'::regclass AND c.contype <> 'n'
@@ -326,7 +415,8 @@ SELECT is_empty(
 	'nothing is without a comment');
 SELECT set_eq(
 	$$SELECT DISTINCT type FROM described$$,
-	$$VALUES ('extension'), ('table'), ('table column'), ('table constraint'), ('index'), ('trigger'), ('function')$$,
+	$$VALUES ('extension'), ('table'), ('table column'), ('table constraint'), ('index'), ('trigger'), ('function'),
+		('procedure'), ('view')$$,
 	'as was looked up for everything the extension has');
 
 SELECT * FROM finish();

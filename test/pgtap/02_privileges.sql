@@ -1,5 +1,5 @@
 -- Promise: PUBLIC and a fresh role get nothing; grant_app_access() gives a role, whatever its name, the functions for
--- applications and nothing else, neither the tables nor the functions for operators; and the definer's rights behind
+-- applications and nothing else, neither the tables and views nor the functions for operators; the views are pg_monitor's; and the definer's rights behind
 -- those functions are out of reach of a caller's search_path. Permission denied is SQLSTATE 42501 everywhere.
 BEGIN;
 SELECT plan(132);
@@ -26,7 +26,8 @@ CREATE TEMP TABLE app_functions (name name);
 INSERT INTO app_functions VALUES
 	('begin_run'), ('try_begin_run'), ('record_step'), ('heartbeat'), ('link_assistant_message'), ('finalize_run'),
 	('map_turn_status'), ('request_stop'), ('request_stop_for_chat'), ('settle_deferred'), ('get_run'),
-	('get_latest_for_chat'), ('get_active_for_chat'), ('delete_runs_of_chat');
+	('get_latest_for_chat'), ('get_active_for_chat'), ('delete_runs_of_chat'), ('is_locally_active'), ('attach_runner'),
+	('await_run'), ('await_stop'), ('await_stops'), ('supersede_run');
 
 -- Every function of the schema, with a call that gives it nulls.
 CREATE TEMP VIEW functions AS
@@ -41,15 +42,22 @@ CREATE TEMP VIEW relations AS
 	SELECT oid, relname AS name, relkind, relowner AS owner, relacl AS acl
 	FROM pg_class WHERE relnamespace = to_regnamespace('ai_chat_run') AND relkind NOT IN ('i', 'I', 'c');
 
--- Whatever may be tried on the tables.
+-- Whatever may be tried on the tables, and on the views.
 CREATE TEMP VIEW table_commands AS
-	SELECT format(c, 'ai_chat_run.' || quote_ident(name)) AS command
+	SELECT format(c, 'ai_chat_run.' || quote_ident(name),
+		(SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = relations.oid AND attnum = 1)) AS command
 	FROM relations, unnest(ARRAY[
 		'SELECT FROM %s', 'SELECT count(*) FROM %s', 'TABLE %s', 'INSERT INTO %s DEFAULT VALUES',
-		'UPDATE %s SET status = status', 'DELETE FROM %s', 'TRUNCATE %s', 'LOCK %s IN ACCESS SHARE MODE',
+		'UPDATE %s SET %2$s = NULL', 'DELETE FROM %s', 'TRUNCATE %s', 'LOCK %s IN ACCESS SHARE MODE',
 		'SELECT FROM %s FOR KEY SHARE', 'ALTER TABLE %s ADD x int', 'DROP TABLE %s',
 		'CREATE TRIGGER t AFTER INSERT ON %s FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()']) c
-	WHERE relkind = 'r';
+	WHERE relkind = 'r'
+	UNION ALL
+	SELECT format(c, 'ai_chat_run.' || quote_ident(name))
+	FROM relations, unnest(ARRAY[
+		'SELECT FROM %s', 'SELECT count(*) FROM %s', 'TABLE %s', 'LOCK %s', 'DROP VIEW %s',
+		'CREATE OR REPLACE VIEW %s AS SELECT 1']) c
+	WHERE relkind = 'v';
 
 -- Somebody's rights, by name of the right and the object.
 CREATE TEMP VIEW granted AS
@@ -83,9 +91,13 @@ SELECT set_has('SELECT name FROM functions', 'TABLE app_functions', 'the functio
 SELECT is_empty(
 	'SELECT privilege_type, object FROM granted WHERE grantee = 0',
 	'PUBLIC has nothing on any function, table, column or the schema');
-SELECT is_empty(
-	$$SELECT grantee::regrole, privilege_type, object FROM granted WHERE grantee <> grantor$$,
-	'nor has anybody but the owner');
+SELECT set_eq(
+	$$SELECT grantee::regrole, privilege_type || ' on ' || object, is_grantable FROM granted WHERE grantee <> grantor$$,
+	$$SELECT 'pg_monitor'::regrole, rights, false FROM unnest(ARRAY[
+		'USAGE on schema', 'SELECT on relation active_runs', 'SELECT on relation stats', 'SELECT on relation workers',
+		'EXECUTE on function health', 'EXECUTE on function live_state', 'EXECUTE on function database_counters',
+		'EXECUTE on function database_visits']) rights$$,
+	'nor has anybody but the owner, and pg_monitor on the views and what is behind them');
 
 -- ---- a role without grants ----
 
@@ -239,7 +251,7 @@ FROM awkward;
 SELECT set_eq(
 	$$SELECT DISTINCT grantee::regrole FROM granted WHERE grantee <> grantor$$,
 	$$SELECT quote_ident(name)::regrole FROM awkward
-		UNION ALL VALUES ('acr_app'::regrole), ('acr_usage'::regrole)$$,
+		UNION ALL VALUES ('acr_app'::regrole), ('acr_usage'::regrole), ('pg_monitor'::regrole)$$,
 	'nobody else got anything on the way');
 SELECT is_empty('SELECT pg_temp.rights_of(''acr_fresh'')', 'least of all the one whose name was in another''s');
 
@@ -277,7 +289,7 @@ SELECT is_empty($$SELECT pg_temp.rights_of('acr_target')$$, 'an application''s r
 GRANT USAGE ON SCHEMA ai_chat_run TO acr_deputy WITH GRANT OPTION;
 DO $$
 BEGIN
-	EXECUTE (SELECT string_agg(format('GRANT EXECUTE ON FUNCTION ai_chat_run.%I TO acr_deputy WITH GRANT OPTION', name), ';')
+	EXECUTE (SELECT string_agg(format('GRANT EXECUTE ON ROUTINE ai_chat_run.%I TO acr_deputy WITH GRANT OPTION', name), ';')
 		FROM app_functions);
 END
 $$;
@@ -308,8 +320,18 @@ GRANT USAGE ON SCHEMA ai_chat_run TO acr_writer;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ai_chat_run.ai_chat_runs TO acr_writer;
 CREATE ROLE acr_monitor IN ROLE pg_monitor, pg_read_all_stats;
 
-CREATE TEMP TABLE actions (action text, command text);
+-- A procedure refuses to run in a function, but only who may call it hears that.
+CREATE TEMP TABLE actions (action text, command text, done text DEFAULT 'ok');
 INSERT INTO actions VALUES
+	('await', $$CALL ai_chat_run.await_run(gen_random_uuid(), gen_random_uuid(), '0')$$, '25001'),
+	('supersede', 'CALL ai_chat_run.supersede_run(gen_random_uuid(), gen_random_uuid(), gen_random_uuid())', '25001');
+INSERT INTO actions VALUES
+	('attach', $$SELECT ai_chat_run.attach_runner('a runner')$$),
+	('watch runs', 'SELECT FROM ai_chat_run.active_runs'),
+	('watch', 'SELECT FROM ai_chat_run.stats, ai_chat_run.workers, ai_chat_run.health()'),
+	('reset', 'SELECT ai_chat_run.stats_reset()'),
+	('read runners', 'SELECT FROM ai_chat_run.runners'),
+	('write runners', 'DELETE FROM ai_chat_run.runners'),
 	('begin', 'SELECT ai_chat_run.begin_run(gen_random_uuid(), gen_random_uuid())'),
 	('finalize', $$SELECT ai_chat_run.finalize_run(gen_random_uuid(), gen_random_uuid(), 'completed')$$),
 	('settle', 'SELECT ai_chat_run.settle_deferred()'),
@@ -326,16 +348,16 @@ INSERT INTO matrix VALUES
 	('acr_fresh', '{}'),
 	('acr_usage', '{}'),
 	('acr_guest', '{}'),
-	('acr_monitor', '{}'),
-	('acr_app', '{begin,finalize,settle}'),
-	('acr_heir', '{begin,finalize,settle}'),
+	('acr_monitor', '{"watch runs",watch}'),
+	('acr_app', '{begin,finalize,settle,await,supersede,attach}'),
+	('acr_heir', '{begin,finalize,settle,await,supersede,attach}'),
 	('acr_operator', '{sweep,purge}'),
-	('acr_reader', '{read,"read deferred"}'),
+	('acr_reader', '{read,"read deferred","read runners"}'),
 	('acr_writer', '{read,write}'),
-	('acr_owner', '{begin,finalize,settle,sweep,purge,grant,read,write,"read deferred","write deferred"}');
+	('acr_owner', (SELECT array_agg(action) FROM actions));
 SELECT set_eq(
 	$$SELECT role, action, pg_temp.as_role(role, command) FROM matrix, actions$$,
-	$$SELECT role, action, CASE WHEN action = ANY (allowed) THEN 'ok' ELSE '42501' END FROM matrix, actions$$,
+	$$SELECT role, action, CASE WHEN action = ANY (allowed) THEN done ELSE '42501' END FROM matrix, actions$$,
 	'who may do what');
 
 -- Who was given the table is bound by its guards all the same.
@@ -432,6 +454,9 @@ BEGIN
 	PERFORM ai_chat_run.map_turn_status('error');
 	PERFORM ai_chat_run.settle_deferred();
 	PERFORM ai_chat_run.settle_deferred(run);
+	PERFORM ai_chat_run.attach_runner('a runner', run);
+	PERFORM ai_chat_run.attach_runner('a runner', chat1);
+	PERFORM ai_chat_run.is_locally_active(run);
 	PERFORM ai_chat_run.begin_run(chat2, ws);
 	INSERT INTO public.acr_chats VALUES (chat2, ws);
 	DELETE FROM public.acr_chats;
@@ -452,6 +477,14 @@ DO $$
 BEGIN
 	PERFORM ai_chat_run.sweep_runs('100 years'::pg_catalog.interval, 'nobody'::pg_catalog.text);
 	PERFORM ai_chat_run.sweep_runs(), ai_chat_run.purge_runs('0 s');
+END
+$$;
+RESET ROLE;
+SET LOCAL ROLE acr_monitor;
+DO $$
+BEGIN
+	PERFORM FROM ai_chat_run.active_runs;
+	PERFORM FROM ai_chat_run.stats, ai_chat_run.workers, ai_chat_run.health();
 END
 $$;
 RESET ROLE;

@@ -2,7 +2,7 @@
 -- table hold and each call answers as a simple model says. A seeded generator drives a few thousand operations over
 -- a few chats; after each one the table is compared with the model and with what was seen before.
 BEGIN;
-SELECT plan(15);
+SELECT plan(17);
 -- Calls that fail on purpose warn.
 SET LOCAL client_min_messages = error;
 SET LOCAL log_min_messages = error;
@@ -514,6 +514,19 @@ BEGIN
 END
 $$;
 
+-- What shared memory adds must not contradict the rows.
+CREATE FUNCTION pg_temp.check_live(chat uuid) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM pg_temp.breach('active_runs shows the active runs', format('%s, the model''s is %s', a, m))
+		FROM ai_chat_run.active_runs a FULL JOIN (SELECT * FROM model m WHERE pg_temp.is_active(m)) m ON m.id = a.run_id
+		WHERE (a.run_id, a.chat_id, a.workspace_id, a.runner, a.step_count, a.stop_requested, a.deferred)
+			IS DISTINCT FROM (m.id, m.chat_id, m.workspace_id, m.runner, m.step_count, m.stop_requested, m.deferred IS NOT NULL);
+	PERFORM pg_temp.breach('only active runs are locally active', format('%s', m))
+		FROM (SELECT * FROM model WHERE chat_id = chat ORDER BY n DESC LIMIT 3) m
+		WHERE ai_chat_run.is_locally_active(m.id) AND m.status NOT IN ('pending', 'running');
+END
+$$;
+
 CREATE FUNCTION pg_temp.drive(seed float8, steps int) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
 	chat uuid;
@@ -537,6 +550,7 @@ BEGIN
 		END IF;
 		PERFORM pg_temp.check_table();
 		PERFORM pg_temp.check_chat(chat);
+		PERFORM pg_temp.check_live(chat);
 	END LOOP;
 END
 $$;
@@ -556,7 +570,9 @@ FROM unnest(ARRAY[
 	'outcomes',
 	'rows are the model''s',
 	'deferred finalizations are the model''s',
-	'the get functions find what is there']) promise;
+	'the get functions find what is there',
+	'active_runs shows the active runs',
+	'only active runs are locally active']) promise;
 
 -- What never came up was not tested.
 SELECT set_has(

@@ -4,7 +4,7 @@
 -- refused cleanly.
 --
 -- The same scripts run in a transaction of each level, which is rolled back. What they share is temporary.
-SELECT plan(406);
+SELECT plan(525);
 SET client_min_messages = error;
 SET log_min_messages = error;
 SET ai_chat_run.finalize_retry_base = 0;
@@ -45,6 +45,9 @@ END
 $$;
 SET test.insert = '';
 SET test.update = '';
+
+CREATE FUNCTION pg_temp.beat(n int) RETURNS text LANGUAGE sql AS
+	$$SELECT ai_chat_run.heartbeat(pg_temp.run(n), pg_temp.ws())$$;
 
 -- Tests that tell where they are, so that each script needs to be written once.
 CREATE FUNCTION pg_temp.here(description text) RETURNS text LANGUAGE sql AS
@@ -293,11 +296,46 @@ INSERT INTO scripts (script, command) VALUES
 		'settle_deferred()',
 		'sweep_runs()',
 		'purge_runs(''1 day'')',
+		'attach_runner(''a runner'')',
 		'grant_app_access(''pg_monitor'')']) call$$),
+('read only', $$SELECT pg_temp.gives(ai_chat_run.is_locally_active(pg_temp.run(1)), true, 'what is alive can be asked')$$),
 ('read only', $$SELECT pg_temp.gives(status, 'running', 'a run can be read') FROM ai_chat_run.get_run(pg_temp.run(1), pg_temp.ws())$$),
 ('read only', $$SELECT pg_temp.gives(id, pg_temp.run(1), 'and found by its chat') FROM ai_chat_run.get_active_for_chat(pg_temp.chat(1), pg_temp.ws())$$),
 ('read only', $$SELECT pg_temp.gives(id, pg_temp.run(1), 'as the latest, too') FROM ai_chat_run.get_latest_for_chat(pg_temp.chat(1), pg_temp.ws())$$),
 ('read only', $$SELECT pg_temp.gives(ai_chat_run.map_turn_status('error'), 'failed', 'and a turn status be mapped')$$);
+
+-- ---- what shared memory knows ----
+
+INSERT INTO scripts (script, command) VALUES
+('live', $$SELECT pg_temp.gives(ai_chat_run.is_locally_active(pg_temp.run(1)), false, 'a run that is not there is not alive')$$),
+('live', 'SAVEPOINT a'),
+('live', $$SELECT pg_temp.gives(pg_temp.begin(1, 1), 'began', 'a run begins in a savepoint')$$),
+('live', $$SELECT pg_temp.gives(ai_chat_run.is_locally_active(pg_temp.run(1)), true, 'and is alive')$$),
+('live', $$SELECT pg_temp.gives(pg_temp.beat(1), 'continue', 'as its heart beats')$$),
+('live', $$SELECT pg_temp.gives(ai_chat_run.request_stop(pg_temp.run(1), pg_temp.ws()), true, 'it is stopped')$$),
+('live', $$SELECT pg_temp.gives(pg_temp.beat(1), 'stop', 'and told')$$),
+('live', 'ROLLBACK TO a'),
+('live', $$SELECT pg_temp.gives(ai_chat_run.is_locally_active(pg_temp.run(1)), false, 'rolled back, it is not alive')$$),
+('live', $$SELECT pg_temp.gives(pg_temp.beat(1), 'not_found', 'nor there')$$),
+('live', $$SELECT pg_temp.gives(pg_temp.begin(1, 1), 'began', 'another run of that id')$$),
+('live', $$SELECT pg_temp.gives(pg_temp.beat(1), 'continue', 'was never stopped')$$),
+('live', $$SELECT pg_temp.gives(pg_temp.step(1, 1), 'continue', 'as its next step hears, too')$$),
+('live', $$SELECT pg_temp.gives(ai_chat_run.attach_runner('a runner', pg_temp.run(1)), 0::bigint, 'a runner attaches')$$),
+('live', $$SELECT pg_temp.gives(ai_chat_run.begin_run(pg_temp.chat(2), pg_temp.ws(), run_id => pg_temp.run(2), runner => 'a runner'), pg_temp.run(2), 'and begins a run')$$),
+('live', $$SELECT pg_temp.gives((SELECT array_agg(run_id) FROM ai_chat_run.active_runs WHERE attached), ARRAY[pg_temp.run(2)], 'which is seen')$$),
+('live', 'SAVEPOINT b'),
+('live', $$SELECT pg_temp.gives(ai_chat_run.attach_runner('a runner', pg_temp.run(2)), 1::bigint, 'its next incarnation finds it')$$),
+('live', $$SELECT pg_temp.gives(pg_temp.beat(2), 'finalized', 'and ends it')$$),
+('live', 'ROLLBACK TO b'),
+('live', $$SELECT pg_temp.gives(pg_temp.beat(2), 'continue', 'unless rolled back')$$),
+('live', $$SELECT pg_temp.gives(ai_chat_run.attach_runner('a runner', pg_temp.run(1)), 0::bigint, 'then the old incarnation is there still')$$),
+('live', $$SELECT pg_temp.throws(format('CALL ai_chat_run.%s', call), '25001', 'refused where it cannot commit: ' || call)
+	FROM unnest(ARRAY[
+		'await_run(pg_temp.run(1), pg_temp.ws(), ''0'')',
+		'await_stop(pg_temp.run(1), pg_temp.ws(), ''0'')',
+		'await_stops(''a runner'', ''{}'', ''0'')',
+		'supersede_run(pg_temp.chat(1), pg_temp.run(1), pg_temp.ws(), timeout => ''0'', force => true)']) call$$),
+('live', $$SELECT pg_temp.gives(pg_temp.beat(1), 'continue', 'with the run as it was')$$);
 
 -- ---- prepared statements ----
 
@@ -400,4 +438,39 @@ SELECT command FROM (
 ORDER BY script, level, n \gexec
 
 SELECT is_empty('TABLE ai_chat_run.ai_chat_runs', 'after the last ROLLBACK nothing is left');
+SELECT is_empty('TABLE ai_chat_run.runners', 'nor a runner');
+
+-- ---- runs that are committed, one for each level, whose heartbeats are not written ----
+
+TRUNCATE scripts;
+CREATE FUNCTION pg_temp.mine() RETURNS int LANGUAGE sql AS
+	$$SELECT length(current_setting('transaction_isolation'))$$;
+SELECT is(pg_temp.begin(length(level), length(level)), 'began', 'a run for ' || level) FROM levels;
+-- These come first in their transactions: the tests write, too.
+INSERT INTO scripts (script, command) VALUES
+('known', $$SELECT pg_temp.gives(
+	ARRAY[pg_temp.beat(pg_temp.mine()), pg_current_xact_id_if_assigned()::text], ARRAY['continue', NULL], 'a heartbeat without a write')$$),
+('known', 'SAVEPOINT a'),
+('known', $$SELECT pg_temp.gives(pg_temp.finalize(pg_temp.mine(), 'completed'), 'finalized', 'the run is finalized')$$),
+('known', $$SELECT pg_temp.gives(pg_temp.beat(pg_temp.mine()), 'finalized', 'and quits')$$),
+('known', $$SELECT pg_temp.gives(ai_chat_run.is_locally_active(pg_temp.run(pg_temp.mine())), false, 'being no longer alive')$$),
+('known', 'ROLLBACK TO a'),
+('known', $$SELECT pg_temp.gives(pg_temp.beat(pg_temp.mine()), 'continue', 'rolled back, it goes on')$$),
+('known', $$SELECT pg_temp.gives(pg_temp.step(pg_temp.mine(), 1), 'continue', 'with its steps')$$),
+('known', $$SELECT pg_temp.gives(ai_chat_run.is_locally_active(pg_temp.run(pg_temp.mine())), true, 'being alive')$$),
+('known', $$SELECT pg_temp.gives(ai_chat_run.request_stop(pg_temp.run(pg_temp.mine()), pg_temp.ws()), true, 'a stop is requested')$$),
+('known', $$SELECT pg_temp.gives(pg_temp.beat(pg_temp.mine()), 'stop', 'and told')$$);
+SELECT command FROM (
+	SELECT level, n, command FROM scripts, levels
+	UNION ALL
+	SELECT level, 0, format('BEGIN ISOLATION LEVEL %s; SET LOCAL test.script = known', level) FROM levels
+	UNION ALL
+	SELECT level, 1000000, 'ROLLBACK' FROM levels) s
+ORDER BY level, n \gexec
+SELECT is(num_nulls(stop_requested_at, finished_at), 2, 'the rollback took all from the row of ' || level)
+FROM levels, ai_chat_run.get_run(pg_temp.run(length(level)), pg_temp.ws());
+SELECT is(pg_temp.beat(length(level)), 'stop', 'but who was told to stop stays so: ' || level) FROM levels;
+SELECT is(pg_temp.finalize(length(level), 'aborted'), 'finalized', 'and ends: ' || level) FROM levels;
+SELECT is(pg_temp.beat(length(level)), 'finalized', 'for good: ' || level) FROM levels;
+SELECT is(ai_chat_run.purge_runs('0 s'), 3::bigint, 'and is gone');
 SELECT * FROM finish();

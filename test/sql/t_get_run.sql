@@ -54,7 +54,7 @@ SELECT signal, step_count FROM done, LATERAL ai_chat_run.get_run((:'r3' || left(
 SELECT step_count FROM ai_chat_run.get_run(:'r3', :'w');
 
 -- the owner adds and drops columns, before and after the call was prepared
-PREPARE whole AS SELECT to_jsonb(g) - '{chat_id,workspace_id,created_by,assistant_message_id,error,step_count,
+PREPARE whole AS SELECT to_jsonb(g) - '{chat_id,workspace_id,assistant_message_id,error,step_count,runner,
 	stop_requested_at,started_at,finished_at,created_at,updated_at}'::text[] AS g
 FROM ai_chat_run.get_run('a0000000-0000-4000-8000-000000000003', 'e0000000-0000-4000-8000-000000000001') g;
 EXECUTE whole;
@@ -63,7 +63,7 @@ ALTER TABLE ai_chat_run.ai_chat_runs ADD COLUMN extra text DEFAULT 'an old row',
 	ADD COLUMN model text;
 EXECUTE whole;
 SELECT id, extra, gone, model FROM ai_chat_run.get_latest_for_chat(:'c1', :'w');
-ALTER TABLE ai_chat_run.ai_chat_runs DROP COLUMN gone, DROP COLUMN runner;
+ALTER TABLE ai_chat_run.ai_chat_runs DROP COLUMN gone, DROP COLUMN created_by;
 EXECUTE whole;
 SELECT id, extra, model FROM ai_chat_run.get_active_for_chat(:'c1', :'w');
 SELECT (ai_chat_run.get_run(:'r3', :'w')).extra;

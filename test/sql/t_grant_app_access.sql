@@ -1,11 +1,13 @@
--- grant_app_access gives an application's role the functions for applications and no more: no table, no function for
--- operators. A role without it has nothing. Who may not grant, cannot.
+-- grant_app_access gives an application's role the functions and procedures for applications and no more: no table, no view,
+-- no function for operators. A role without it has nothing. Who may not grant, cannot.
 \set SHOW_CONTEXT never
 \pset null '(null)'
 \set w 'e0000000-0000-4000-8000-000000000001'
 \set c1 'c0000000-0000-4000-8000-000000000001'
 \set r1 'a0000000-0000-4000-8000-000000000001'
+\set r2 'a0000000-0000-4000-8000-000000000009'
 TRUNCATE ai_chat_run.ai_chat_runs, ai_chat_run.deferred_finalizations;
+SELECT current_setting('shared_preload_libraries') ~ 'ai_chat_run' AS preloaded;
 CREATE ROLE regress_acr_app;
 CREATE ROLE "regress_acr ""odd"" name";
 
@@ -87,7 +89,31 @@ SELECT ai_chat_run.sweep_runs();
 SELECT ai_chat_run.purge_runs('0');
 SELECT ai_chat_run.new_run_id();
 SELECT ai_chat_run.grant_app_access('regress_acr_app');
+SELECT * FROM ai_chat_run.runners;
+SELECT * FROM ai_chat_run.active_runs;
+SELECT * FROM ai_chat_run.stats;
+SELECT * FROM ai_chat_run.workers;
+SELECT * FROM ai_chat_run.health();
+SELECT ai_chat_run.stats_reset();
 CREATE TABLE ai_chat_run.mine ();
+\set VERBOSITY default
+-- on a preloaded server it can also attach its runners and wait, by procedures that cannot be SECURITY DEFINER
+\set VERBOSITY sqlstate
+SELECT ai_chat_run.attach_runner('regress_acr_granted', :'r1');
+SELECT ai_chat_run.begin_run(:'c1', :'w', run_id => :'r2', runner => 'regress_acr_granted');
+SELECT ai_chat_run.is_locally_active(:'r2');
+CALL ai_chat_run.await_run(:'r2', :'w', '0');
+CALL ai_chat_run.await_stop(:'r2', :'w', '0');
+CALL ai_chat_run.await_stops('regress_acr_granted', timeout => '0');
+CALL ai_chat_run.supersede_run(:'c1', :'r2', :'w', timeout => '0');
+CALL ai_chat_run.await_stop(:'r2', :'w', '0');
+CALL ai_chat_run.await_stops('regress_acr_granted', timeout => '0');
+CALL ai_chat_run.supersede_run(:'c1', :'r2', :'w', timeout => '0', force => true) \gset
+\set VERBOSITY terse
+SELECT current_user;
+SELECT status FROM ai_chat_run.get_run(:'r2', :'w');
+SELECT * FROM ai_chat_run.ai_chat_runs;
+SELECT count(ai_chat_run.finalize_run(id, workspace_id, 'aborted')) FROM ai_chat_run.get_active_for_chat(:'c1', :'w');
 \set VERBOSITY default
 -- its deferrals are written and read by the functions alone, too; its own session setting is at hand
 RESET ROLE;

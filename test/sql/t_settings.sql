@@ -5,8 +5,14 @@
 LOAD 'ai_chat_run';
 
 SELECT name, boot_val, unit, vartype, min_val, max_val, enumvals, context
-FROM pg_settings WHERE name LIKE 'ai\_chat\_run.%' ORDER BY name COLLATE "C";
-SELECT name, short_desc, extra_desc FROM pg_settings WHERE name LIKE 'ai\_chat\_run.%' ORDER BY name COLLATE "C";
+FROM pg_settings WHERE name LIKE 'ai\_chat\_run.%' AND name <> 'ai_chat_run.max_active_runs' ORDER BY name COLLATE "C";
+SELECT name, short_desc, extra_desc
+FROM pg_settings WHERE name LIKE 'ai\_chat\_run.%' AND name <> 'ai_chat_run.max_active_runs' ORDER BY name COLLATE "C";
+-- what decides the size of shared memory is there where the library is preloaded, and only there
+SELECT count(*) = (current_setting('shared_preload_libraries') ~ 'ai_chat_run')::int AS there,
+	coalesce(bool_and(boot_val = '10000' AND unit IS NULL AND vartype = 'integer' AND min_val = '1' AND max_val = '1000000'
+		AND context = 'postmaster' AND short_desc <> ''), true) AS as_promised
+FROM pg_settings WHERE name = 'ai_chat_run.max_active_runs';
 
 -- units
 SET ai_chat_run.finalize_retry_base = '2s';
@@ -51,12 +57,14 @@ SHOW ai_chat_run.runner;
 SET ai_chat_run.boot_sweep = off;
 \echo :SQLSTATE
 SET ai_chat_run.stale_after = '1h';
+SET ai_chat_run.runner_grace = '1s';
 ALTER SYSTEM SET ai_chat_run.boot_sweep = 'maybe';
 \echo :SQLSTATE
 \set VERBOSITY sqlstate
 ALTER SYSTEM SET ai_chat_run.boot_grace = '-1s';
 ALTER SYSTEM SET ai_chat_run.stale_after = 'long';
 ALTER SYSTEM SET ai_chat_run.reconcile_interval = '99ms';
+ALTER SYSTEM SET ai_chat_run.runner_grace = '-1ms';
 \set VERBOSITY default
 ALTER SYSTEM SET ai_chat_run.retention = '1 furlong';
 ALTER SYSTEM SET ai_chat_run.sweep_batch_size = 0;

@@ -1,0 +1,183 @@
+-- What a runner is told, and what this server knows to be alive: at each moment what the row says, for whoever wrote it and
+-- whatever was rolled back. Shared memory, where there is some, makes no difference but one: a stop that it was told of is told
+-- at once, and stays though the caller rolls back. A server that is not preloaded has its own expected output.
+\set SHOW_CONTEXT never
+\pset null '(null)'
+\set w 'e0000000-0000-4000-8000-000000000001'
+\set other_w 'e0000000-0000-4000-8000-000000000002'
+\set c1 'c0000000-0000-4000-8000-000000000001'
+\set c2 'c0000000-0000-4000-8000-000000000002'
+\set r1 'a7000000-0000-4000-8000-000000000001'
+\set r2 'a7000000-0000-4000-8000-000000000002'
+\set r3 'a7000000-0000-4000-8000-000000000003'
+\set r4 'a7000000-0000-4000-8000-000000000004'
+\set r5 'a7000000-0000-4000-8000-000000000005'
+\set r6 'a7000000-0000-4000-8000-000000000006'
+\set r7 'a7000000-0000-4000-8000-000000000007'
+TRUNCATE ai_chat_run.ai_chat_runs, ai_chat_run.deferred_finalizations;
+SELECT current_setting('shared_preload_libraries') ~ 'ai_chat_run' AS preloaded \gset
+SELECT :'preloaded' AS preloaded;
+SELECT ai_chat_run.is_locally_active(:'r1');
+\echo :SQLSTATE
+-- Whether the run is locally active: as wanted, or not to be known here.
+CREATE FUNCTION pg_temp.is_live(run_id uuid, wanted boolean) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	RETURN CASE ai_chat_run.is_locally_active(run_id) WHEN wanted THEN 'as it should be' ELSE 'not as it should be' END;
+EXCEPTION WHEN object_not_in_prerequisite_state THEN
+	IF current_setting('shared_preload_libraries') ~ 'ai_chat_run' THEN
+		RAISE;
+	END IF;
+	RETURN 'as it should be';
+END
+$$;
+\if :preloaded
+SELECT ai_chat_run.is_locally_active(NULL);
+\echo :SQLSTATE
+\endif
+
+-- a run's life: begun, called for, to be stopped, settled
+SELECT ai_chat_run.heartbeat(:'r1', :'w'), pg_temp.is_live(:'r1', false);
+SELECT ai_chat_run.begin_run(:'c1', :'w', run_id => :'r1');
+SELECT pg_temp.is_live(:'r1', true), pg_temp.is_live(:'r2', false);
+SELECT ai_chat_run.heartbeat(:'r1', :'w'), ai_chat_run.heartbeat(:'r1', :'other_w'), ai_chat_run.heartbeat(:'r2', :'w');
+SELECT ai_chat_run.request_stop(:'r1', :'w');
+SELECT ai_chat_run.heartbeat(:'r1', :'w'), ai_chat_run.heartbeat(:'r1', :'other_w'), pg_temp.is_live(:'r1', true);
+SELECT ai_chat_run.finalize_run(:'r1', :'w', 'aborted');
+SELECT ai_chat_run.heartbeat(:'r1', :'w'), ai_chat_run.heartbeat(:'r1', :'other_w'), pg_temp.is_live(:'r1', false);
+
+-- the transaction that begins a run, or settles it, is told what it did; the next one, what became of it
+BEGIN;
+SELECT ai_chat_run.begin_run(:'c1', :'w', run_id => :'r2');
+SELECT ai_chat_run.heartbeat(:'r2', :'w'), ai_chat_run.record_step(:'r2', :'w', 1), pg_temp.is_live(:'r2', true);
+ROLLBACK;
+SELECT ai_chat_run.heartbeat(:'r2', :'w'), pg_temp.is_live(:'r2', false);
+BEGIN;
+SAVEPOINT s;
+SELECT ai_chat_run.begin_run(:'c1', :'w', run_id => :'r2');
+SELECT ai_chat_run.heartbeat(:'r2', :'w'), ai_chat_run.request_stop(:'r2', :'w');
+SELECT ai_chat_run.heartbeat(:'r2', :'w');
+ROLLBACK TO s;
+SELECT ai_chat_run.heartbeat(:'r2', :'w'), pg_temp.is_live(:'r2', false);
+SELECT ai_chat_run.begin_run(:'c1', :'w', run_id => :'r2');
+SELECT ai_chat_run.heartbeat(:'r2', :'w');
+COMMIT;
+SELECT ai_chat_run.heartbeat(:'r2', :'w'), pg_temp.is_live(:'r2', true);
+BEGIN;
+SELECT ai_chat_run.heartbeat(:'r2', :'w');
+SELECT ai_chat_run.finalize_run(:'r2', :'w', 'completed');
+SELECT ai_chat_run.heartbeat(:'r2', :'w'), ai_chat_run.record_step(:'r2', :'w', 2), pg_temp.is_live(:'r2', false);
+ROLLBACK;
+SELECT ai_chat_run.heartbeat(:'r2', :'w'), pg_temp.is_live(:'r2', true);
+BEGIN;
+SAVEPOINT s;
+SELECT ai_chat_run.finalize_run(:'r2', :'w', 'completed');
+SELECT ai_chat_run.heartbeat(:'r2', :'w'), pg_temp.is_live(:'r2', false);
+ROLLBACK TO s;
+SELECT ai_chat_run.heartbeat(:'r2', :'w'), pg_temp.is_live(:'r2', true);
+SAVEPOINT t;
+SELECT ai_chat_run.finalize_run(:'r2', :'w', 'completed');
+RELEASE t;
+SELECT ai_chat_run.heartbeat(:'r2', :'w'), pg_temp.is_live(:'r2', false);
+SELECT ai_chat_run.begin_run(:'c1', :'w', run_id => :'r3');
+SELECT ai_chat_run.heartbeat(:'r3', :'w');
+COMMIT;
+SELECT ai_chat_run.heartbeat(:'r2', :'w'), pg_temp.is_live(:'r2', false);
+SELECT ai_chat_run.heartbeat(:'r3', :'w'), pg_temp.is_live(:'r3', true);
+DO $$
+BEGIN
+	PERFORM ai_chat_run.finalize_run('a7000000-0000-4000-8000-000000000003', 'e0000000-0000-4000-8000-000000000001', 'error');
+	RAISE division_by_zero;
+EXCEPTION WHEN division_by_zero THEN
+	RAISE NOTICE 'undone: %',
+		ai_chat_run.heartbeat('a7000000-0000-4000-8000-000000000003', 'e0000000-0000-4000-8000-000000000001');
+END
+$$;
+SELECT ai_chat_run.heartbeat(:'r3', :'w'), pg_temp.is_live(:'r3', true);
+
+-- whoever writes the row: a sweep, the owner
+SELECT ai_chat_run.sweep_runs();
+SELECT ai_chat_run.heartbeat(:'r3', :'w'), pg_temp.is_live(:'r3', false);
+SELECT ai_chat_run.begin_run(:'c1', :'w', run_id => :'r4');
+BEGIN;
+UPDATE ai_chat_run.ai_chat_runs SET status = 'failed', finished_at = now() WHERE id = :'r4';
+SELECT ai_chat_run.heartbeat(:'r4', :'w'), pg_temp.is_live(:'r4', false);
+ROLLBACK;
+SELECT ai_chat_run.heartbeat(:'r4', :'w'), pg_temp.is_live(:'r4', true);
+UPDATE ai_chat_run.ai_chat_runs SET status = 'failed', finished_at = now() WHERE id = :'r4';
+SELECT ai_chat_run.heartbeat(:'r4', :'w'), pg_temp.is_live(:'r4', false);
+INSERT INTO ai_chat_run.ai_chat_runs (id, chat_id, workspace_id) VALUES (:'r5', :'c1', :'w');
+SELECT ai_chat_run.heartbeat(:'r5', :'w'), pg_temp.is_live(:'r5', true);
+SELECT ai_chat_run.heartbeat(:'r5', :'w');
+UPDATE ai_chat_run.ai_chat_runs SET status = 'running', stop_requested_at = now() WHERE id = :'r5';
+SELECT ai_chat_run.heartbeat(:'r5', :'w'), ai_chat_run.record_step(:'r5', :'w', 1);
+BEGIN;
+DELETE FROM ai_chat_run.ai_chat_runs WHERE id = :'r5';
+SELECT ai_chat_run.heartbeat(:'r5', :'w'), pg_temp.is_live(:'r5', false);
+ROLLBACK;
+SELECT ai_chat_run.heartbeat(:'r5', :'w'), pg_temp.is_live(:'r5', true);
+DELETE FROM ai_chat_run.ai_chat_runs WHERE id = :'r5';
+SELECT ai_chat_run.heartbeat(:'r5', :'w'), pg_temp.is_live(:'r5', false);
+-- the same id once more is another run: nobody has stopped it
+SELECT ai_chat_run.begin_run(:'c1', :'w', run_id => :'r5');
+SELECT ai_chat_run.heartbeat(:'r5', :'w'), ai_chat_run.record_step(:'r5', :'w', 1), pg_temp.is_live(:'r5', true);
+SELECT ai_chat_run.request_stop(:'r5', :'w');
+BEGIN;
+TRUNCATE ai_chat_run.ai_chat_runs;
+SELECT ai_chat_run.heartbeat(:'r5', :'w'), pg_temp.is_live(:'r5', false);
+ROLLBACK;
+SELECT ai_chat_run.heartbeat(:'r5', :'w'), pg_temp.is_live(:'r5', true);
+TRUNCATE ai_chat_run.ai_chat_runs;
+SELECT ai_chat_run.heartbeat(:'r5', :'w'), pg_temp.is_live(:'r5', false);
+-- also after a TRUNCATE, which tells of no run that it took
+SELECT ai_chat_run.begin_run(:'c1', :'w', run_id => :'r5');
+SELECT ai_chat_run.heartbeat(:'r5', :'w'), ai_chat_run.record_step(:'r5', :'w', 1), pg_temp.is_live(:'r5', true);
+SELECT stop_requested_at IS NOT NULL AS stamped FROM ai_chat_run.ai_chat_runs;
+
+-- a stop that is rolled back: a preloaded server has told it by then, as pg_cancel_backend would, and the runner's next step
+-- leaves it on the row
+SELECT ai_chat_run.begin_run(:'c2', :'w', run_id => :'r6', runner => 'runner of t_live');
+BEGIN;
+SELECT ai_chat_run.request_stop(:'r6', :'w');
+SELECT ai_chat_run.heartbeat(:'r6', :'w');
+ROLLBACK;
+SELECT stop_requested_at IS NOT NULL AS stamped FROM ai_chat_run.ai_chat_runs WHERE id = :'r6';
+SELECT ai_chat_run.heartbeat(:'r6', :'w');
+SELECT ai_chat_run.heartbeat(:'r6', :'other_w'), ai_chat_run.heartbeat(:'r5', :'w');
+SELECT stop_requested_at IS NOT NULL AS stamped FROM ai_chat_run.ai_chat_runs WHERE id = :'r6';
+\if :preloaded
+CALL ai_chat_run.await_stop(:'r6', :'w', '1 min');
+CALL ai_chat_run.await_stops('runner of t_live', timeout => '1 min');
+\endif
+SELECT ai_chat_run.record_step(:'r6', :'w', 1);
+SELECT stop_requested_at IS NOT NULL AS stamped, step_count FROM ai_chat_run.ai_chat_runs WHERE id = :'r6';
+SELECT ai_chat_run.finalize_run(:'r6', :'w', 'aborted');
+SELECT ai_chat_run.heartbeat(:'r6', :'w'), ai_chat_run.record_step(:'r6', :'w', 2), ai_chat_run.request_stop(:'r6', :'w');
+-- by the chat; and the flag is gone with its run, though no row was ever stamped
+SELECT ai_chat_run.begin_run(:'c2', :'w', run_id => :'r7', runner => 'runner of t_live');
+BEGIN;
+SAVEPOINT s;
+SELECT ai_chat_run.request_stop_for_chat(:'c2', :'w');
+ROLLBACK TO s;
+COMMIT;
+SELECT ai_chat_run.heartbeat(:'r7', :'w');
+DELETE FROM ai_chat_run.ai_chat_runs WHERE id = :'r7';
+SELECT ai_chat_run.begin_run(:'c2', :'w', run_id => :'r7', runner => 'runner of t_live');
+SELECT ai_chat_run.heartbeat(:'r7', :'w'), ai_chat_run.record_step(:'r7', :'w', 1);
+
+-- a new extension has no runs, whatever the old one had
+SELECT ai_chat_run.request_stop(:'r7', :'w');
+SET client_min_messages = warning;
+BEGIN;
+DROP EXTENSION ai_chat_run;
+CREATE EXTENSION ai_chat_run;
+SELECT ai_chat_run.heartbeat(:'r5', :'w'), ai_chat_run.heartbeat(:'r7', :'w'), pg_temp.is_live(:'r7', false);
+ROLLBACK;
+SELECT ai_chat_run.heartbeat(:'r5', :'w'), ai_chat_run.heartbeat(:'r7', :'w'), pg_temp.is_live(:'r7', true);
+DROP EXTENSION ai_chat_run;
+CREATE EXTENSION ai_chat_run;
+RESET client_min_messages;
+SELECT ai_chat_run.heartbeat(:'r5', :'w'), ai_chat_run.heartbeat(:'r7', :'w'), pg_temp.is_live(:'r7', false);
+SELECT ai_chat_run.begin_run(:'c2', :'w', run_id => :'r7');
+SELECT ai_chat_run.heartbeat(:'r7', :'w'), ai_chat_run.record_step(:'r7', :'w', 1), pg_temp.is_live(:'r7', true);
+
+TRUNCATE ai_chat_run.ai_chat_runs;

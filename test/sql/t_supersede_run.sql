@@ -1,0 +1,191 @@
+-- supersede_run stops the target, waits for its end and begins the new run: what one session can see of that. That nobody else
+-- can take the slot meanwhile is for the races between sessions. Without preloading it cannot wait.
+\set SHOW_CONTEXT never
+\pset null '(null)'
+\set w 'e0000000-0000-4000-8000-000000000001'
+\set other_w 'e0000000-0000-4000-8000-000000000002'
+\set c1 'c0000000-0000-4000-8000-000000000001'
+\set c2 'c0000000-0000-4000-8000-000000000002'
+\set r1 'a5000000-0000-4000-8000-000000000001'
+\set r2 'a5000000-0000-4000-8000-000000000002'
+\set r3 'a5000000-0000-4000-8000-000000000003'
+\set r4 'a5000000-0000-4000-8000-000000000004'
+\set person 'b0000000-0000-4000-8000-000000000001'
+TRUNCATE ai_chat_run.ai_chat_runs, ai_chat_run.deferred_finalizations;
+SELECT current_setting('shared_preload_libraries') ~ 'ai_chat_run' AS preloaded \gset
+SELECT :'preloaded' AS preloaded;
+CREATE TEMP VIEW runs AS
+SELECT chat_id, CASE WHEN id::text LIKE 'a5000000%' THEN id END AS given_id, created_by, trigger, status, runner,
+	stop_requested_at IS NOT NULL AS to_stop
+FROM ai_chat_run.ai_chat_runs ORDER BY chat_id, created_at, id;
+
+-- nobody is active, least of all the target: the new run begins at once
+CALL ai_chat_run.supersede_run(:'c1', :'r1', :'w') \gset
+\echo :SQLSTATE
+\if :preloaded
+\else
+\quit
+\endif
+SELECT :'outcome' AS outcome, id = :'run_id' AS new_run, workspace_id = :'w' AS in_workspace, started_at IS NOT NULL AS started
+FROM ai_chat_run.ai_chat_runs;
+SELECT * FROM runs;
+-- nor one that is over
+SELECT ai_chat_run.finalize_run(:'run_id', :'w', 'completed');
+SELECT ai_chat_run.begin_run(:'c1', :'w', run_id => :'r1');
+SELECT ai_chat_run.finalize_run(:'r1', :'w', 'completed');
+SET ai_chat_run.runner = 'runner of the session';
+CALL ai_chat_run.supersede_run(:'c1', :'r1', :'w', :'person', 'regenerate') \gset
+RESET ai_chat_run.runner;
+SELECT :'outcome' AS outcome, id = :'run_id' AS new_run FROM ai_chat_run.get_active_for_chat(:'c1', :'w');
+CALL ai_chat_run.supersede_run(force => false, timeout => '1 s', trigger => 'regenerate', created_by => :'person',
+	workspace_id => :'w', target_run_id => :'r1', chat_id => :'c2') \gset
+\echo :SQLSTATE
+CALL ai_chat_run.supersede_run(force => false, timeout => '1 s', trigger => 'regenerate', created_by => :'person',
+	workspace_id => :'w', target_run_id => :'r2', chat_id => :'c2') \gset
+SELECT :'outcome' AS outcome;
+SELECT * FROM runs;
+TRUNCATE ai_chat_run.ai_chat_runs;
+
+-- another run is active: which one, and nothing is changed
+SELECT ai_chat_run.begin_run(:'c1', :'w', run_id => :'r1');
+SELECT ai_chat_run.finalize_run(:'r1', :'w', 'completed');
+SELECT ai_chat_run.begin_run(:'c1', :'w', run_id => :'r2');
+CALL ai_chat_run.supersede_run(:'c1', :'r1', :'w');
+CALL ai_chat_run.supersede_run(:'c1', :'r1', :'w', force => true);
+CALL ai_chat_run.supersede_run(:'c1', gen_random_uuid(), :'w', timeout => '0', force => true);
+-- one of another workspace, of which nothing is told; and from there the target is not found
+CALL ai_chat_run.supersede_run(:'c1', :'r1', :'other_w', force => true);
+CALL ai_chat_run.supersede_run(:'c1', :'r2', :'other_w', timeout => '0', force => true);
+SELECT * FROM runs;
+SELECT ai_chat_run.heartbeat(:'r2', :'w');
+
+-- the target does not end in time: it is told to stop, and nothing is begun
+CALL ai_chat_run.supersede_run(:'c1', :'r2', :'w', timeout => '0');
+CALL ai_chat_run.supersede_run(:'c1', :'r2', :'w', timeout => '20 ms');
+SELECT * FROM runs;
+SELECT ai_chat_run.heartbeat(:'r2', :'w');
+-- nothing is left of the attempt: the slot is the target's, and free after its end
+SELECT outcome, run_id FROM ai_chat_run.try_begin_run(:'c1', :'w');
+SELECT ai_chat_run.finalize_run(:'r2', :'w', 'aborted');
+SELECT outcome, run_id FROM ai_chat_run.try_begin_run(:'c1', :'w', run_id => :'r3');
+
+-- by force the target is aborted, and the new run begun
+SELECT ai_chat_run.link_assistant_message(:'r3', :'w', :'person');
+CALL ai_chat_run.supersede_run(:'c1', :'r3', :'w', :'person', 'regenerate', '0', true) \gset
+SELECT :'outcome' AS outcome, id = :'run_id' AS new_run FROM ai_chat_run.get_active_for_chat(:'c1', :'w');
+SELECT o.status, o.stop_requested_at IS NOT NULL AS to_stop, o.assistant_message_id = :'person' AS linked,
+	o.finished_at = o.updated_at AS finished, n.started_at >= o.finished_at AS one_after_the_other, n.created_by, n.trigger
+FROM ai_chat_run.ai_chat_runs o, ai_chat_run.ai_chat_runs n WHERE o.id = :'r3' AND n.id = :'run_id';
+SELECT * FROM runs;
+SELECT ai_chat_run.heartbeat(:'r3', :'w'), ai_chat_run.heartbeat(:'run_id', :'w');
+SELECT ai_chat_run.is_locally_active(:'r3'), ai_chat_run.is_locally_active(:'run_id');
+-- also one that is pending
+TRUNCATE ai_chat_run.ai_chat_runs;
+INSERT INTO ai_chat_run.ai_chat_runs (id, chat_id, workspace_id) VALUES (:'r4', :'c1', :'w');
+CALL ai_chat_run.supersede_run(:'c1', :'r4', :'w', timeout => '0');
+CALL ai_chat_run.supersede_run(:'c1', :'r4', :'w', timeout => '0', force => true) \gset
+SELECT :'outcome' AS outcome;
+SELECT * FROM runs;
+
+-- what was deferred is applied first: the target is over then
+TRUNCATE ai_chat_run.ai_chat_runs;
+SELECT ai_chat_run.begin_run(:'c1', :'w', run_id => :'r1');
+INSERT INTO ai_chat_run.deferred_finalizations (workspace_id, run_id, status, error, cause)
+VALUES (:'w', :'r1', 'failed', 'out of tokens', 'a test');
+CALL ai_chat_run.supersede_run(:'c1', :'r1', :'w', timeout => '1 min') \gset
+SELECT :'outcome' IN ('began', 'superseded') AS begun, id = :'run_id' AS new_run
+FROM ai_chat_run.get_active_for_chat(:'c1', :'w');
+SELECT status, error FROM ai_chat_run.get_run(:'r1', :'w');
+SELECT count(*) FROM ai_chat_run.deferred_finalizations;
+-- so with another run that is in the way
+INSERT INTO ai_chat_run.deferred_finalizations (workspace_id, run_id, status, cause) VALUES (:'w', :'run_id', 'succeeded', 'a test');
+CALL ai_chat_run.supersede_run(:'c1', :'r1', :'w', timeout => '0') \gset
+SELECT :'outcome' AS outcome, id = :'run_id' AS new_run FROM ai_chat_run.get_active_for_chat(:'c1', :'w');
+SELECT status, count(*) FROM ai_chat_run.ai_chat_runs GROUP BY status ORDER BY status;
+SELECT count(*) FROM ai_chat_run.deferred_finalizations;
+
+-- arguments
+TRUNCATE ai_chat_run.ai_chat_runs;
+SELECT ai_chat_run.begin_run(:'c1', :'w', run_id => :'r1');
+SELECT ai_chat_run.begin_run(:'c2', :'w', run_id => :'r2');
+CALL ai_chat_run.supersede_run(:'c1', :'r2', :'w', timeout => '0', force => true);
+\echo :SQLSTATE
+SELECT ai_chat_run.finalize_run(:'r2', :'w', 'completed');
+CALL ai_chat_run.supersede_run(:'c1', :'r2', :'w');
+\echo :SQLSTATE
+CALL ai_chat_run.supersede_run(NULL, :'r1', :'w');
+\echo :SQLSTATE
+CALL ai_chat_run.supersede_run(:'c1', NULL, :'w');
+\echo :SQLSTATE
+CALL ai_chat_run.supersede_run(:'c1', :'r1', NULL);
+\echo :SQLSTATE
+CALL ai_chat_run.supersede_run(:'c1', :'r1', :'w', timeout => NULL);
+\echo :SQLSTATE
+CALL ai_chat_run.supersede_run(:'c1', :'r1', :'w', timeout => '-1 ms');
+\echo :SQLSTATE
+SELECT * FROM runs;
+
+-- not where it could not commit, or write
+BEGIN;
+CALL ai_chat_run.supersede_run(:'c1', :'r1', :'w', timeout => '0');
+\echo :SQLSTATE
+ROLLBACK;
+CREATE FUNCTION pg_temp.supersede() RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	outcome text;
+	run_id uuid;
+BEGIN
+	CALL ai_chat_run.supersede_run('c0000000-0000-4000-8000-000000000001', 'a5000000-0000-4000-8000-000000000001',
+		'e0000000-0000-4000-8000-000000000001', NULL, 'user', '0', true, outcome, run_id);
+	RETURN outcome;
+END
+$$;
+SELECT pg_temp.supersede();
+\echo :SQLSTATE
+SET default_transaction_read_only = on;
+CALL ai_chat_run.supersede_run(:'c1', :'r1', :'w', timeout => '0');
+\echo :SQLSTATE
+RESET default_transaction_read_only;
+SELECT * FROM runs;
+
+-- a cancel ends the wait; the target has been told, and the slot is not kept
+SET statement_timeout = '50 ms';
+CALL ai_chat_run.supersede_run(:'c1', :'r1', :'w', timeout => '1 day');
+\echo :SQLSTATE
+RESET statement_timeout;
+SELECT * FROM runs;
+SELECT ai_chat_run.finalize_run(:'r1', :'w', 'aborted');
+SELECT outcome FROM ai_chat_run.try_begin_run(:'c1', :'w', run_id => :'r3');
+
+-- in a procedure or a DO, one after the other, in any isolation level
+CREATE PROCEDURE pg_temp.supersede_all(n int) LANGUAGE plpgsql AS $$
+DECLARE
+	chat uuid := 'c0000000-0000-4000-8000-000000000001';
+	w uuid := 'e0000000-0000-4000-8000-000000000001';
+	outcome text;
+	run uuid := 'a5000000-0000-4000-8000-000000000003';
+	new_run uuid;
+BEGIN
+	FOR i IN 1 .. n LOOP
+		CALL ai_chat_run.supersede_run(chat, run, w, NULL, 'again ' || i, '0', true, outcome, new_run);
+		RAISE NOTICE '%: %, %', current_setting('transaction_isolation'), outcome, new_run <> run;
+		run := new_run;
+	END LOOP;
+	CALL ai_chat_run.supersede_run(chat, 'a5000000-0000-4000-8000-000000000003', w, NULL, 'again', '0', true, outcome, new_run);
+	RAISE NOTICE '%: %, %', current_setting('transaction_isolation'), outcome, new_run = run;
+	PERFORM ai_chat_run.finalize_run(run, w, 'completed');
+	PERFORM ai_chat_run.begin_run(chat, w);
+	CALL ai_chat_run.await_run(run, w, '0', outcome, outcome);
+	DELETE FROM ai_chat_run.ai_chat_runs;
+	PERFORM ai_chat_run.begin_run(chat, w, run_id => 'a5000000-0000-4000-8000-000000000003');
+END
+$$;
+CALL pg_temp.supersede_all(3);
+SET default_transaction_isolation = 'repeatable read';
+CALL pg_temp.supersede_all(2);
+SET default_transaction_isolation = 'serializable';
+DO 'BEGIN CALL pg_temp.supersede_all(2); END';
+RESET default_transaction_isolation;
+SELECT * FROM runs;
+
+TRUNCATE ai_chat_run.ai_chat_runs, ai_chat_run.deferred_finalizations;
