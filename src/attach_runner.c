@@ -107,6 +107,7 @@ acr_attach_runner(PG_FUNCTION_ARGS)
 	char	   *name;
 	pg_uuid_t	incarnation;
 	pg_uuid_t	stored;
+	TimestampTz since;
 	int64		aborted = 0;
 
 	acr_shared_require("attach_runner()");
@@ -126,10 +127,14 @@ acr_attach_runner(PG_FUNCTION_ARGS)
 
 	acr_shared_note_start();
 	acr_runners_attach(name);
-	if (!acr_table_find_runner(runner, &stored) ||
+	if (!acr_table_find_runner(runner, &stored, &since) ||
 		memcmp(&stored, &incarnation, UUID_LEN) != 0)
+	{
+		since = GetCurrentTimestamp();
 		aborted = abort_earlier_runs(runner);
-	acr_table_attach_runner(runner, &incarnation);
+	}
+	acr_table_attach_runner(runner, &incarnation, since);
+	acr_runners_set_since(name, since);
 	warn_of_restart();
 
 	PG_RETURN_INT64(aborted);

@@ -2,8 +2,9 @@
  * await_run, await_stop and await_stops: wait, without asking again and again.
  *
  * Each goes round: look at the row, commit, sleep until something has happened
- * that concerns it (wakeup.c says how no wake-up is lost), and look again.  While
- * it sleeps it runs no query and holds nothing.  A procedure keeps nothing
+ * that concerns it (wakeup.c says how no wake-up is lost), and look again; once
+ * more when the time is over, since nobody tells of what is done with triggers
+ * off.  While it sleeps it runs no query and holds nothing.  A procedure keeps nothing
  * between two calls, so it does not matter through which of a pooler's sessions
  * the next one goes.
  */
@@ -31,17 +32,15 @@ get_key(FunctionCallInfo fcinfo, AcrRunKey *key)
 	key->workspace_id = *acr_require_uuid(fcinfo, 1, "workspace_id");
 }
 
-/* A look at the row, as a step of its own.  What is found lives on. */
+/* A look at the row, as a step of its own. */
 static bool
 look_at_run(AcrProcedure *proc, const AcrRunKey *key, AcrRun *run)
 {
-	MemoryContext old = MemoryContextSwitchTo(proc->context);
 	bool		found;
 
 	acr_procedure_enter(proc);
 	found = acr_table_find(key, run);
 	acr_procedure_commit(proc);
-	MemoryContextSwitchTo(old);
 	return found;
 }
 
@@ -71,6 +70,7 @@ acr_await_run(PG_FUNCTION_ARGS)
 	AcrRunKey	key;
 	AcrRun		run;
 	AcrWait		wait;
+	bool		in_time = true;
 	bool		found;
 	const char *status = NULL;
 	const char *error = NULL;
@@ -85,11 +85,14 @@ acr_await_run(PG_FUNCTION_ARGS)
 	acr_wait_init(&wait, acr_wakeup_of_uuid(&key.id),
 				  acr_require_timeout(fcinfo, 2), wait_event);
 	acr_count_now(ACR_WAITS);
-	do
+	for (;;)
 	{
 		acr_wait_before_look(&wait);
 		found = look_at_run(&proc, &key, &run);
-	} while (found && !run.is_terminal && acr_wait_sleep(&wait));
+		if (!found || run.is_terminal || !in_time)
+			break;
+		in_time = acr_wait_sleep(&wait);
+	}
 	acr_procedure_end(&proc);
 
 	if (!found)
@@ -137,6 +140,7 @@ acr_await_stop(PG_FUNCTION_ARGS)
 	AcrRunKey	key;
 	AcrRun		run;
 	AcrWait		wait;
+	bool		in_time = true;
 	const char *signal;
 	Datum		value;
 	bool		isnull;
@@ -149,14 +153,17 @@ acr_await_stop(PG_FUNCTION_ARGS)
 	acr_wait_init(&wait, acr_wakeup_of_uuid(&key.id),
 				  acr_require_timeout(fcinfo, 2), wait_event);
 	acr_count_now(ACR_WAITS);
-	do
+	for (;;)
 	{
 		bool		found;
 
 		acr_wait_before_look(&wait);
 		found = look_at_run(&proc, &key, &run);
 		signal = signal_of(found, &run, &key.id);
-	} while (signal == NULL && acr_wait_sleep(&wait));
+		if (signal != NULL || !in_time)
+			break;
+		in_time = acr_wait_sleep(&wait);
+	}
 	acr_procedure_end(&proc);
 
 	value = text_or_null(signal, &isnull);
@@ -214,12 +221,12 @@ static void
 look_at_stops(AcrProcedure *proc, const char *runner, bool memory_first,
 			  StopList *list)
 {
-	MemoryContext old = MemoryContextSwitchTo(proc->context);
 	pg_uuid_t  *ids;
 	bool		all_current;
 	int			n;
 
 	acr_procedure_enter(proc);
+	list->ids = NULL;
 	n = acr_live_list_stops(runner, &ids, &all_current);
 	if (!all_current)
 		n = acr_table_which_active(ids, n, &ids);
@@ -230,7 +237,6 @@ look_at_stops(AcrProcedure *proc, const char *runner, bool memory_first,
 		add_stops(list, ids, n);
 	}
 	acr_procedure_commit(proc);
-	MemoryContextSwitchTo(old);
 }
 
 /* The ids given, without nulls, since one would make "<> ALL" unknown. */
@@ -273,6 +279,7 @@ acr_await_stops(PG_FUNCTION_ARGS)
 	AcrWait		wait;
 	StopList	list = {0};
 	bool		woken = false;
+	bool		in_time = true;
 	Datum		value = (Datum) 0;
 	bool		isnull;
 
@@ -280,7 +287,6 @@ acr_await_stops(PG_FUNCTION_ARGS)
 		wait_event = WaitEventExtensionNew("AiChatRunAwaitStops");
 
 	acr_procedure_begin(&proc, fcinfo, "await_stops()");
-	MemoryContextSwitchTo(proc.context);
 	acr_require_not_null(fcinfo, 0, "runner");
 	runner = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	acr_check_runner_name(runner);
@@ -288,12 +294,15 @@ acr_await_stops(PG_FUNCTION_ARGS)
 	acr_wait_init(&wait, acr_wakeup_of_runner(runner),
 				  acr_require_timeout(fcinfo, 2), wait_event);
 	acr_count_now(ACR_WAITS);
-	do
+	for (;;)
 	{
 		acr_wait_before_look(&wait);
-		look_at_stops(&proc, runner, woken, &list);
+		look_at_stops(&proc, runner, woken && in_time, &list);
+		if (list.n > 0 || !in_time)
+			break;
+		in_time = acr_wait_sleep(&wait);
 		woken = true;
-	} while (list.n == 0 && acr_wait_sleep(&wait));
+	}
 	acr_procedure_end(&proc);
 
 	isnull = list.n == 0;

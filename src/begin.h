@@ -17,6 +17,6 @@ typedef enum AcrBeginOutcome
 
 extern text *acr_begin_runner(text *runner);
 extern AcrBeginOutcome acr_begin(const AcrNewRun *run, bool id_given,
-								 AcrActiveRun *active);
+								 bool quietly, AcrActiveRun *active);
 
 #endif							/* ACR_BEGIN_H */

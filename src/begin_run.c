@@ -19,7 +19,9 @@
  *	 is taken all the same, so we look as of now and say so; only if nobody is
  *	 found, twice, the failure goes up.
  * - Somebody supersedes the chat's run, and must not be forestalled while he
- *	 waits: see claims.c.
+ *	 waits: see claims.c.  Our row, if it is in already, is undone at once and
+ *	 altogether: he waits for us otherwise.  An error does that; for callers who
+ *	 want none, each insert is a subtransaction.
  * - A given run id is there already.  Without a rival for the slot the primary
  *	 key would raise its violation after the row was written; so for given ids
  *	 a first INSERT shies from any conflict, and only if neither the id nor a
@@ -61,32 +63,97 @@ typedef struct InsertRequest
 	bool		inserted;
 } InsertRequest;
 
+static int
+detail_busy(AcrBeginOutcome outcome, const AcrActiveRun *active)
+{
+	switch (outcome)
+	{
+		case ACR_BUSY:
+			return errdetail("Run %s has been active since %s.",
+							 acr_uuid_string(&active->id),
+							 timestamptz_to_str(active->since));
+		case ACR_BUSY_CLAIMED:
+			return errdetail("Run %s is being superseded.",
+							 acr_uuid_string(&active->id));
+		default:
+			return errdetail("The active run belongs to another workspace.");
+	}
+}
+
+static void
+raise_busy(const AcrNewRun *run, AcrBeginOutcome outcome,
+		   const AcrActiveRun *active)
+{
+	ereport(ERROR,
+			(errcode(ACR_ERRCODE_RUN_ALREADY_ACTIVE),
+			 errmsg("an agent run is already in progress for chat %s",
+					acr_uuid_string(&run->chat_id)),
+			 detail_busy(outcome, active),
+			 err_generic_string(PG_DIAG_SCHEMA_NAME, ACR_SCHEMA),
+			 err_generic_string(PG_DIAG_TABLE_NAME, ACR_RUNS_TABLE),
+			 err_generic_string(PG_DIAG_CONSTRAINT_NAME, ACR_ACTIVE_INDEX)));
+}
+
+/* Is the run to be superseded of the same workspace? */
+static bool
+is_ours(const AcrNewRun *run, const AcrRunKey *target)
+{
+	return memcmp(&target->workspace_id, &run->key.workspace_id, UUID_LEN) == 0;
+}
+
+/* The row is to be undone: somebody else supersedes the chat's run. */
+static void
+raise_claimed(const AcrNewRun *run, const AcrRunKey *target)
+{
+	AcrActiveRun active = {.id = target->id};
+
+	raise_busy(run, is_ours(run, target) ? ACR_BUSY_CLAIMED : ACR_BUSY_ELSEWHERE,
+			   &active);
+}
+
+/*
+ * The insert, and a look at the claims that comes after it.  If there is one,
+ * the error undoes the insert.
+ */
 static void
 insert_body(void *arg)
 {
 	InsertRequest *request = arg;
+	AcrRunKey	target;
 
 	request->inserted = acr_table_insert(request->run, request->once);
+	if (request->inserted && acr_claims_has_other(&request->run->chat_id, &target))
+		raise_claimed(request->run, &target);
 }
 
 /*
  * Inserts the run; false means a conflict.  With a snapshot for the whole
  * transaction, a serialization failure comes back as a conflict too, with
- * *failure set.
+ * *failure set.  So does a claim, if the caller cannot do with an error.
  */
 static bool
-insert(const AcrNewRun *run, bool once, ErrorData **failure)
+insert(const AcrNewRun *run, bool once, bool quietly, ErrorData **failure)
 {
 	InsertRequest request = {.run = run,.once = once};
 
 	*failure = NULL;
-	if (!IsolationUsesXactSnapshot())
-		return acr_table_insert(run, once);
+	if (!quietly && !IsolationUsesXactSnapshot())
+	{
+		insert_body(&request);
+		return request.inserted;
+	}
 
 	*failure = acr_attempt_unbounded(insert_body, &request);
-	if (*failure != NULL && !acr_attempt_is_futile(*failure))
+	if (*failure == NULL)
+		return request.inserted;
+	if (quietly && (*failure)->sqlerrcode == ACR_ERRCODE_RUN_ALREADY_ACTIVE)
+	{
+		*failure = NULL;		/* the claim is met again */
+		return false;
+	}
+	if (!acr_attempt_is_futile(*failure))
 		ReThrowError(*failure);
-	return *failure == NULL && request.inserted;
+	return false;
 }
 
 /* Is the given run there, in this chat and workspace? */
@@ -134,7 +201,7 @@ busy_with_claim(const AcrNewRun *run, const AcrRunKey *target,
 	acr_count_now(ACR_REJECTED);
 	if (acr_table_find_active(&run->chat_id, &run->key.workspace_id, active))
 		return ACR_BUSY;
-	if (memcmp(&target->workspace_id, &run->key.workspace_id, UUID_LEN) != 0)
+	if (!is_ours(run, target))
 		return ACR_BUSY_ELSEWHERE;
 	active->id = target->id;
 	return ACR_BUSY_CLAIMED;
@@ -168,10 +235,11 @@ began(const AcrNewRun *run)
 /*
  * Begins the run or tells why not.  With ACR_BUSY, *active is the run that
  * holds the slot; with ACR_BUSY_CLAIMED, its id is that of the run that is being
- * superseded.
+ * superseded.  Unless "quietly", a claim that comes up meanwhile is an error.
  */
 AcrBeginOutcome
-acr_begin(const AcrNewRun *run, bool id_given, AcrActiveRun *active)
+acr_begin(const AcrNewRun *run, bool id_given, bool quietly,
+		  AcrActiveRun *active)
 {
 	for (int round = 0; round < MAX_ROUNDS; round++)
 	{
@@ -180,20 +248,12 @@ acr_begin(const AcrNewRun *run, bool id_given, AcrActiveRun *active)
 
 		CHECK_FOR_INTERRUPTS();
 
-		/*
-		 * Looks at the claims before, to leave nothing, and after, to be
-		 * sure.
-		 */
+		/* Looks at the claims before, to leave nothing; after is to be sure. */
 		if (acr_claims_has_other(&run->chat_id, &target))
 			return id_given && is_there(run) ? ACR_RESUMED :
 				busy_with_claim(run, &target, active);
-		if (insert(run, id_given && round % 2 == 0, &failure))
-		{
-			if (!acr_claims_has_other(&run->chat_id, &target))
-				return began(run);
-			acr_table_take_back(&run->key);
-			return busy_with_claim(run, &target, active);
-		}
+		if (insert(run, id_given && round % 2 == 0, quietly, &failure))
+			return began(run);
 		if (id_given && is_there(run))
 			return ACR_RESUMED;
 		if (acr_table_find_active(&run->chat_id, &run->key.workspace_id, active))
@@ -237,7 +297,7 @@ acr_begin_runner(text *runner)
 /* The arguments that begin_run and try_begin_run share. */
 static AcrBeginOutcome
 begin_from_arguments(FunctionCallInfo fcinfo, const char *function,
-					 AcrNewRun *run, AcrActiveRun *active)
+					 bool quietly, AcrNewRun *run, AcrActiveRun *active)
 {
 	pg_uuid_t  *run_id = acr_optional_uuid(fcinfo, 4);
 
@@ -254,38 +314,7 @@ begin_from_arguments(FunctionCallInfo fcinfo, const char *function,
 		run->key.id = *run_id;
 	else
 		acr_run_id_new(&run->key.id);
-	return acr_begin(run, run_id != NULL, active);
-}
-
-static int
-detail_busy(AcrBeginOutcome outcome, const AcrActiveRun *active)
-{
-	switch (outcome)
-	{
-		case ACR_BUSY:
-			return errdetail("Run %s has been active since %s.",
-							 acr_uuid_string(&active->id),
-							 timestamptz_to_str(active->since));
-		case ACR_BUSY_CLAIMED:
-			return errdetail("Run %s is being superseded.",
-							 acr_uuid_string(&active->id));
-		default:
-			return errdetail("The active run belongs to another workspace.");
-	}
-}
-
-static void
-raise_busy(const AcrNewRun *run, AcrBeginOutcome outcome,
-		   const AcrActiveRun *active)
-{
-	ereport(ERROR,
-			(errcode(ACR_ERRCODE_RUN_ALREADY_ACTIVE),
-			 errmsg("an agent run is already in progress for chat %s",
-					acr_uuid_string(&run->chat_id)),
-			 detail_busy(outcome, active),
-			 err_generic_string(PG_DIAG_SCHEMA_NAME, ACR_SCHEMA),
-			 err_generic_string(PG_DIAG_TABLE_NAME, ACR_RUNS_TABLE),
-			 err_generic_string(PG_DIAG_CONSTRAINT_NAME, ACR_ACTIVE_INDEX)));
+	return acr_begin(run, run_id != NULL, quietly, active);
 }
 
 /*
@@ -311,7 +340,7 @@ acr_begin_run(PG_FUNCTION_ARGS)
 	AcrBeginOutcome outcome;
 	pg_uuid_t  *result;
 
-	outcome = begin_from_arguments(fcinfo, "begin_run()", &run, &active);
+	outcome = begin_from_arguments(fcinfo, "begin_run()", false, &run, &active);
 	if (outcome != ACR_BEGAN && outcome != ACR_RESUMED)
 		raise_busy(&run, outcome, &active);
 
@@ -343,7 +372,7 @@ acr_try_begin_run(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 
-	outcome = begin_from_arguments(fcinfo, "try_begin_run()", &run, &active);
+	outcome = begin_from_arguments(fcinfo, "try_begin_run()", true, &run, &active);
 	values[1] = UUIDPGetDatum(&run.key.id);
 	if (outcome == ACR_BEGAN)
 		name = "began";

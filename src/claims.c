@@ -3,11 +3,11 @@
  *
  * While supersede_run() waits for the end of its target, it holds a claim on
  * the chat.  Everybody else who begins a run looks for a claim after he has
- * inserted his row, and takes the row back if he finds one.  Between the
+ * inserted his row, and undoes that if he finds one.  Between the
  * claim and the insert there is no common lock, but each side writes first and
  * looks then, so that at least one of them sees the other:
  *
- *	 S: claims		B: inserts		B: finds the claim, takes his row back
+ *	 S: claims		B: inserts		B: finds the claim, undoes the insert
  *	 B: inserts		B: no claim		S: claims		S: finds B's row: mismatch
  *
  * A claim belongs to a session, and ends with the call that made it, however

@@ -13,10 +13,9 @@
  * its entry is expected before the commit, and confirmed after (live_runs.c).
  *
  * A prepared transaction commits in another session, which cannot know what it
- * did: its counts are left out, and after COMMIT PREPARED, which
- * watched_commands.c sees, all of shared memory is distrusted and everybody
- * looks again.  Its news for the launcher are marked when it is prepared, and told
- * when a prepared transaction, of whatever kind, is committed.
+ * did, only that it was one of these (prepared.c): its counts are left out, and
+ * after COMMIT PREPARED, which watched_commands.c sees, all of shared memory is
+ * distrusted and everybody looks again, the launcher, too.
  *
  * Without preloading there is nobody to tell, and all of this does nothing.
  */
@@ -26,6 +25,7 @@
 #include "commit_news.h"
 #include "databases.h"
 #include "miscadmin.h"
+#include "prepared.h"
 #include "run_state.h"
 #include "shared_state.h"
 #include "utils/memutils.h"
@@ -308,8 +308,7 @@ at_xact_event(XactEvent event, void *arg)
 			pending = NULL;
 			break;
 		case XACT_EVENT_PREPARE:
-			if (pending->news != 0)
-				acr_databases_raise_quietly(ACR_NEWS_PREPARED);
+			acr_prepared_add();
 			pending = NULL;
 			break;
 		case XACT_EVENT_ABORT:
@@ -321,12 +320,15 @@ at_xact_event(XactEvent event, void *arg)
 	}
 }
 
-/* A prepared transaction has been committed. */
+/*
+ * A prepared transaction that may have changed runs has been committed.  Nobody
+ * knows what it did, so everybody looks.
+ */
 void
 acr_news_prepared_committed(void)
 {
 	tell_all_changed();
-	acr_databases_raise_if_prepared();
+	acr_databases_raise(ACR_NEWS_ACTIVE | ACR_NEWS_DEFERRED);
 }
 
 /* Gives the record of a committed level to the level around it. */

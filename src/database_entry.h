@@ -33,6 +33,8 @@ typedef struct AcrDatabase
 	bool		has_extension;	/* as of the last visit */
 	AcrTask		tasks[ACR_N_TASKS];
 	TimestampTz visited_at;		/* end of the last visit */
+	int			failed_visits;	/* in a row */
+	TimestampTz not_before;		/* end of the pause after the last of them */
 	bool		reconsider;		/* settings changed during a visit */
 	uint32		taken_news;		/* what the visit was told */
 	TimestampTz boot_done_at;	/* 0: not yet */

@@ -76,8 +76,7 @@ find_or_make(Oid dboid)
 	db->connectable = true;
 	for (int i = 0; i < ACR_N_TASKS; i++)
 		db->tasks[i].due = DT_NOBEGIN;	/* the first visit is due at once */
-	/* a transaction prepared before server start may hold something */
-	pg_atomic_init_u32(&db->news, ACR_NEWS_PREPARED);
+	pg_atomic_init_u32(&db->news, 0);
 	pg_atomic_init_u32(&db->warned, 0);
 	for (int i = 0; i < ACR_N_COUNTERS; i++)
 		pg_atomic_init_u64(&db->counters[i], 0);
@@ -151,19 +150,6 @@ acr_databases_warn_once(void)
 	AcrDatabase *db = my_entry();
 
 	return db != NULL && pg_atomic_exchange_u32(&db->warned, 1) == 0;
-}
-
-/*
- * A prepared transaction of this database has been committed, and nobody knows
- * what it did; but if it may be one of ours, something may be due now.
- */
-void
-acr_databases_raise_if_prepared(void)
-{
-	AcrDatabase *db = my_entry();
-
-	if (db != NULL && (pg_atomic_read_u32(&db->news) & ACR_NEWS_PREPARED) != 0)
-		acr_databases_raise(ACR_NEWS_ACTIVE | ACR_NEWS_DEFERRED);
 }
 
 void

@@ -11,7 +11,6 @@
 #define ACR_NEWS_ACTIVE		0x01	/* there may be an active run */
 #define ACR_NEWS_DEFERRED	0x02	/* a finalization was deferred */
 #define ACR_NEWS_DEPARTED	0x04	/* a runner's session has ended */
-#define ACR_NEWS_PREPARED	0x08	/* a prepared transaction may bring more */
 
 #define ACR_MAX_DATABASES	4096
 
@@ -21,7 +20,6 @@ extern void acr_databases_shmem_init(void);
 extern void acr_databases_prepare(void);
 extern void acr_databases_raise(uint32 news);
 extern void acr_databases_raise_quietly(uint32 news);
-extern void acr_databases_raise_if_prepared(void);
 extern bool acr_databases_warn_once(void);
 extern void acr_databases_count(AcrCounter counter, uint64 n);
 

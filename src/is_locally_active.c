@@ -3,6 +3,7 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "arguments.h"
 #include "commit_news.h"
 #include "live_runs.h"
@@ -30,6 +31,8 @@ acr_is_locally_active(PG_FUNCTION_ARGS)
 	char		runner[ACR_RUNNER_MAXLEN + 1];
 
 	acr_shared_require("is_locally_active()");
+	if (RecoveryInProgress())
+		PG_RETURN_BOOL(false);	/* nobody can have called a standby */
 	run_id = acr_require_uuid(fcinfo, 0, "run_id");
 
 	acr_live_look(run_id, &look);

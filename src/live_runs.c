@@ -189,6 +189,7 @@ acr_live_expect(AcrLiveTicket *ticket, const AcrLiveKey *key)
 	if (entry == NULL)
 		entry = make_entry(key);
 	ticket->number = entry != NULL ? entry->ticket : 0;
+	ticket->looked_at = entry != NULL ? entry->looked_at : 0;
 	ticket->epoch = acr_live_epoch();
 	LWLockRelease(lock);
 }
@@ -250,7 +251,22 @@ acr_live_trust(const AcrLiveTicket *ticket)
 	LWLockRelease(lock);
 }
 
-/* The run is not active, or its begin was rolled back. */
+/*
+ * The run was not active when the ticket's holder looked; but a begin may have
+ * been committed and confirmed since, and somebody may have requested a stop.
+ */
+void
+acr_live_forget_unchanged(const AcrLiveTicket *ticket)
+{
+	LWLock	   *lock;
+	AcrLiveEntry *entry = lock_and_find_expected(ticket, &lock);
+
+	if (entry != NULL && entry->looked_at == ticket->looked_at)
+		acr_live_remove_entry(entry);
+	LWLockRelease(lock);
+}
+
+/* The run is terminal. */
 void
 acr_live_forget_expected(const AcrLiveTicket *ticket)
 {

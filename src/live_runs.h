@@ -29,6 +29,7 @@ typedef struct AcrLiveTicket
 	AcrLiveKey	key;
 	uint64		number;			/* 0: the run does not fit */
 	uint32		epoch;
+	TimestampTz looked_at;		/* at the row, as of then */
 } AcrLiveTicket;
 
 /* what is told of a run without a look at its row */
@@ -52,6 +53,7 @@ extern void acr_live_confirm(const AcrLiveTicket *ticket,
 							 const AcrLiveRun *run, bool stop_requested,
 							 bool heard);
 extern void acr_live_trust(const AcrLiveTicket *ticket);
+extern void acr_live_forget_unchanged(const AcrLiveTicket *ticket);
 extern void acr_live_forget_expected(const AcrLiveTicket *ticket);
 extern void acr_live_give_up(const AcrLiveTicket *ticket);
 
@@ -68,7 +70,8 @@ extern int	acr_live_list_stops(const char *runner, pg_uuid_t **run_ids,
 								bool *all_current);
 
 /* upkeep */
-extern int	acr_live_list_doubtful(int limit, AcrLiveTicket **tickets);
+extern int	acr_live_list_doubtful(TimestampTz before, int limit,
+								   AcrLiveTicket **tickets);
 extern void acr_live_forget_database(Oid dboid);
 
 #endif							/* ACR_LIVE_RUNS_H */

@@ -89,6 +89,7 @@ typedef struct DoubtfulList
 	int			max;
 	uint32		epoch;
 	TimestampTz since;
+	TimestampTz before;
 } DoubtfulList;
 
 static bool
@@ -96,7 +97,7 @@ collect_doubtful(AcrLiveEntry *entry, void *arg)
 {
 	DoubtfulList *list = arg;
 
-	if (entry->key.dboid == MyDatabaseId &&
+	if (entry->key.dboid == MyDatabaseId && entry->looked_at < list->before &&
 		(entry->epoch != list->epoch || entry->looked_at < list->since))
 	{
 		AcrLiveTicket *ticket = &list->tickets[list->n++];
@@ -104,6 +105,7 @@ collect_doubtful(AcrLiveEntry *entry, void *arg)
 		ticket->key = entry->key;
 		ticket->number = entry->ticket;
 		ticket->epoch = list->epoch;
+		ticket->looked_at = entry->looked_at;
 	}
 	return list->n < list->max;
 }
@@ -111,16 +113,18 @@ collect_doubtful(AcrLiveEntry *entry, void *arg)
 /*
  * Entries of this database that nobody has compared with their rows for long,
  * with tickets to say how they compare.  Those that nobody has confirmed are
- * among them: the session that was to do it may have failed.
+ * among them: the session that was to do it may have failed.  Leaves out what
+ * was compared since "before", so that one round comes to an end.
  */
 int
-acr_live_list_doubtful(int limit, AcrLiveTicket **tickets)
+acr_live_list_doubtful(TimestampTz before, int limit, AcrLiveTicket **tickets)
 {
 	DoubtfulList list = {
 		.tickets = palloc(limit * sizeof(AcrLiveTicket)),
 		.max = limit,
 		.epoch = acr_live_epoch(),
 		.since = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), -DOUBTFUL_MS),
+		.before = before,
 	};
 
 	walk(LW_SHARED, collect_doubtful, &list);

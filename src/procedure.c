@@ -23,6 +23,7 @@
 #include "shared_state.h"
 #include "tcop/pquery.h"
 #include "tcop/utility.h"
+#include "utils/memutils.h"
 #include "utils/syscache.h"
 
 static Oid
@@ -59,14 +60,22 @@ acr_procedure_begin(AcrProcedure *proc, FunctionCallInfo fcinfo,
 
 	proc->fcinfo = fcinfo;
 	proc->context = CurrentMemoryContext;
+	proc->step_context = AllocSetContextCreate(proc->context, "ai_chat_run step",
+											   ALLOCSET_DEFAULT_SIZES);
 	proc->owner = owner_of(fcinfo->flinfo->fn_oid);
 	acr_table_open_nonatomic();
+	MemoryContextSwitchTo(proc->context);
 }
 
-/* Begins a step: with a snapshot, and with the owner's rights. */
+/*
+ * Begins a step: with a snapshot, with the owner's rights, and in a memory
+ * context that is empty.  There may be many steps in one call.
+ */
 void
 acr_procedure_enter(AcrProcedure *proc)
 {
+	MemoryContextReset(proc->step_context);
+	MemoryContextSwitchTo(proc->step_context);
 	EnsurePortalSnapshotExists();
 	GetUserIdAndSecContext(&proc->user, &proc->sec_context);
 	SetUserIdAndSecContext(proc->owner,
@@ -83,6 +92,7 @@ acr_procedure_commit(AcrProcedure *proc)
 {
 	SetUserIdAndSecContext(proc->user, proc->sec_context);
 	acr_table_commit();
+	MemoryContextSwitchTo(proc->context);
 }
 
 /* Before sleeping without a step: the call itself has a snapshot. */

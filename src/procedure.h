@@ -10,6 +10,7 @@ typedef struct AcrProcedure
 {
 	FunctionCallInfo fcinfo;
 	MemoryContext context;		/* the caller's, for what is returned */
+	MemoryContext step_context; /* for one step, and until the next begins */
 	Oid			owner;
 
 	/* of the caller, while a step of ours runs */

@@ -56,15 +56,17 @@ move_past(uint64 n, int64 limit, pg_uuid_t *from_chat, bool *more)
 static bool
 is_kept(const AcrSweepFilter *filter, uint64 row)
 {
-	bool		isnull;
-	pg_uuid_t	id;
+	AcrSweepCandidate run;
 	Datum		runner;
+	bool		isnull;
 
 	if (filter->keep == NULL)
 		return false;
-	acr_column_uuid(row, 1, &id);
+	acr_column_uuid(row, 1, &run.id);
 	runner = acr_column(row, 3, &isnull);
-	return filter->keep(filter, &id, isnull ? NULL : TextDatumGetCString(runner));
+	run.runner = isnull ? NULL : TextDatumGetCString(runner);
+	run.begun_at = DatumGetTimestampTz(acr_column(row, 4, &isnull));
+	return filter->keep(filter, &run);
 }
 
 /* The ids of the n runs that a statement gave, but for those to be kept. */
@@ -303,6 +305,16 @@ acr_table_purge_batch(TimestampTz before, int64 limit, pg_uuid_t *from_id,
 	}
 	acr_table_close();
 	return deleted;
+}
+
+/* Is there a prepared transaction that is older than this life of the server? */
+bool
+acr_table_any_old_prepared(void)
+{
+	AcrParams	p = {0};
+
+	acr_param_value(&p, TransactionIdGetDatum(acr_shared_start_xid()));
+	return acr_table_run(ACR_SQL_ANY_OLD_PREPARED_XACT, ACR_AS_OF_NOW, &p) > 0;
 }
 
 /* Does a statement without parameters find a row? */

@@ -54,16 +54,6 @@ acr_table_find_active(const pg_uuid_t *chat_id, const pg_uuid_t *workspace_id,
 	return found;
 }
 
-/* Deletes a run that this transaction has inserted. */
-void
-acr_table_take_back(const AcrRunKey *key)
-{
-	AcrParams	p = {0};
-
-	acr_param_key(&p, &key->id, &key->workspace_id);
-	(void) acr_table_run(ACR_SQL_TAKE_BACK, ACR_AS_WRITE, &p);
-}
-
 /* Does the chat have an active run in another workspace? */
 bool
 acr_table_busy_elsewhere(const pg_uuid_t *chat_id,

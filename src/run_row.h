@@ -39,7 +39,6 @@ extern bool acr_table_insert(const AcrNewRun *run, bool once);
 extern bool acr_table_find_active(const pg_uuid_t *chat_id,
 								  const pg_uuid_t *workspace_id,
 								  AcrActiveRun *active);
-extern void acr_table_take_back(const AcrRunKey *key);
 extern bool acr_table_busy_elsewhere(const pg_uuid_t *chat_id,
 									 const pg_uuid_t *workspace_id);
 

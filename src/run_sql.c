@@ -67,6 +67,10 @@
 #define RUN_COLUMNS \
 	"r.status, r.chat_id, r.stop_requested_at IS NOT NULL, r.runner, r.error"
 
+/* what decides whether a sweep keeps a run */
+#define CANDIDATE \
+	"r.id, r.chat_id, r.runner, COALESCE(r.started_at, r.created_at)"
+
 #define SQL(...)		ACR_SQL_MARK __VA_ARGS__
 
 const AcrSql acr_sql[ACR_N_SQL] = {
@@ -169,20 +173,17 @@ const AcrSql acr_sql[ACR_N_SQL] = {
 			NOT_TERMINAL),
 		BY_ID, 1, {UUIDARRAYOID}
 	},
-	[ACR_SQL_TAKE_BACK] = {
-		SQL("DELETE FROM " RUNS " r WHERE " THIS_RUN),
-		BY_ID, 2, {UUIDOID, UUIDOID}
-	},
-
 	[ACR_SQL_FIND_RUNNER] = {
-		SQL("SELECT w.incarnation FROM " RUNNERS " w WHERE w.runner" EQ "$1"),
+		SQL("SELECT w.incarnation, w.since FROM " RUNNERS " w"
+			" WHERE w.runner" EQ "$1"),
 		NULL, 1, {TEXTOID}
 	},
 	[ACR_SQL_ATTACH_RUNNER] = {
-		SQL("INSERT INTO " RUNNERS " AS w (runner, incarnation, seen_at)"
-			" VALUES ($1, $2, $3) ON CONFLICT (runner) DO UPDATE"
-			" SET incarnation = EXCLUDED.incarnation, seen_at = EXCLUDED.seen_at"),
-		NULL, 3, {TEXTOID, UUIDOID, TIMESTAMPTZOID}
+		SQL("INSERT INTO " RUNNERS " AS w (runner, incarnation, since, seen_at)"
+			" VALUES ($1, $2, $3, $4) ON CONFLICT (runner) DO UPDATE"
+			" SET incarnation = EXCLUDED.incarnation, since = EXCLUDED.since,"
+			" seen_at = EXCLUDED.seen_at"),
+		NULL, 4, {TEXTOID, UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 	},
 	[ACR_SQL_SEE_RUNNER] = {
 		SQL("UPDATE " RUNNERS " w SET seen_at = $2 WHERE w.runner" EQ "$1"),
@@ -191,7 +192,8 @@ const AcrSql acr_sql[ACR_N_SQL] = {
 	/* $1: those that are there now */
 	[ACR_SQL_FORGET_RUNNERS] = {
 		SQL("DELETE FROM " RUNNERS " w WHERE w.seen_at" LT "$2"
-			" AND w.runner" NE "ALL ($1)"),
+			" AND w.runner" NE "ALL ($1) AND NOT EXISTS (SELECT FROM " RUNS " r"
+			" WHERE " IS_ACTIVE " AND r.runner" EQ "w.runner)"),
 		NULL, 2, {TEXTARRAYOID, TIMESTAMPTZOID}
 	},
 	[ACR_SQL_ACTIVE_OF_RUNNER] = {
@@ -281,14 +283,14 @@ const AcrSql acr_sql[ACR_N_SQL] = {
 	 * asks there, and then locks those that it shall have.
 	 */
 	[ACR_SQL_SWEEP_LOOK] = {
-		SQL("SELECT r.id, r.chat_id, r.runner FROM " RUNS " r"
+		SQL("SELECT " CANDIDATE " FROM " RUNS " r"
 			" WHERE " IS_ACTIVE " AND r.chat_id" GE "$1"
 			" AND r.updated_at" LT "$3 AND ($4 IS NULL OR r.runner" EQ "$4)"
 			" AND " NOT_DEFERRED " ORDER BY r.chat_id LIMIT $2"),
 		BY_ACTIVE_CHAT, 4, {UUIDOID, INT8OID, TIMESTAMPTZOID, TEXTOID}
 	},
 	[ACR_SQL_BOOT_SWEEP_LOOK] = {
-		SQL("SELECT r.id, r.chat_id, r.runner FROM " RUNS " r"
+		SQL("SELECT " CANDIDATE " FROM " RUNS " r"
 			" WHERE " IS_ACTIVE " AND r.chat_id" GE "$1"
 			" AND " FROM_BEFORE_START " AND " NOT_DEFERRED
 			" ORDER BY r.chat_id LIMIT $2"),
@@ -296,7 +298,7 @@ const AcrSql acr_sql[ACR_N_SQL] = {
 		{UUIDOID, INT8OID, XIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 	},
 	[ACR_SQL_SWEEP_LOCK_THESE] = {
-		SQL("SELECT r.id, r.chat_id, r.runner FROM " RUNS " r"
+		SQL("SELECT " CANDIDATE " FROM " RUNS " r"
 			" WHERE r.id" EQ "ANY ($1) AND " NOT_TERMINAL
 			" AND r.updated_at" LT "$2 FOR NO KEY UPDATE SKIP LOCKED"),
 		BY_ID, 2, {UUIDARRAYOID, TIMESTAMPTZOID}
@@ -328,10 +330,11 @@ const AcrSql acr_sql[ACR_N_SQL] = {
 		SQL("SELECT FROM " RUNS " r WHERE " IS_ACTIVE " LIMIT 1"),
 		BY_ACTIVE_CHAT, 0, {0}
 	},
-	[ACR_SQL_ANY_PREPARED_XACT] = {
-		SQL("SELECT FROM pg_catalog.pg_prepared_xacts p WHERE p.database" EQ
-			"pg_catalog.current_database() LIMIT 1"),
-		NULL, 0, {0}
+	/* in any database; $1 is the start xid */
+	[ACR_SQL_ANY_OLD_PREPARED_XACT] = {
+		SQL("SELECT FROM pg_catalog.pg_prepared_xacts p"
+			" WHERE pg_catalog.age(p.transaction)" GT "pg_catalog.age($1) LIMIT 1"),
+		NULL, 1, {XIDOID}
 	},
 
 	/*

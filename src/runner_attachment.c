@@ -143,6 +143,7 @@ try_attach(Attachment *attachment, int *in_use_by, bool *full)
 		attachments = attachment;
 		runner->state = ACR_RUNNER_ATTACHED;
 		runner->pid = MyProcPid;
+		runner->since = DT_NOBEGIN; /* as long as that is not known */
 		runner->departed_at = 0;
 	}
 	LWLockRelease(acr_runners_lock());
@@ -187,6 +188,21 @@ acr_runners_attach(const char *runner)
 				 errhint("Their number is bounded by the configuration parameter \"max_connections\".")));
 	if (in_use_by != 0)
 		raise_attached(runner, in_use_by);
+}
+
+/* Since when has the incarnation been there that this session has attached? */
+void
+acr_runners_set_since(const char *name, TimestampTz since)
+{
+	AcrRunnerKey key;
+	AcrRunner  *runner;
+
+	acr_runner_key(&key, name);
+	LWLockAcquire(acr_runners_lock(), LW_EXCLUSIVE);
+	runner = hash_search(acr_runners_table(), &key, HASH_FIND, NULL);
+	if (runner != NULL && runner->pid == MyProcPid)
+		runner->since = since;
+	LWLockRelease(acr_runners_lock());
 }
 
 static void

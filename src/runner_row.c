@@ -6,9 +6,12 @@
 #include "runner_row.h"
 #include "utils/memutils.h"
 
-/* The incarnation that attached last under this name, as of now. */
+/*
+ * The incarnation that attached last under this name, and since when it did, as
+ * of now.
+ */
 bool
-acr_table_find_runner(text *runner, pg_uuid_t *incarnation)
+acr_table_find_runner(text *runner, pg_uuid_t *incarnation, TimestampTz *since)
 {
 	AcrParams	p = {0};
 	bool		found;
@@ -17,18 +20,25 @@ acr_table_find_runner(text *runner, pg_uuid_t *incarnation)
 	acr_table_open();
 	found = acr_table_execute(ACR_SQL_FIND_RUNNER, ACR_AS_OF_NOW, &p) > 0;
 	if (found)
+	{
+		bool		isnull;
+
 		acr_column_uuid(0, 1, incarnation);
+		*since = DatumGetTimestampTz(acr_column(0, 2, &isnull));
+	}
 	acr_table_close();
 	return found;
 }
 
 void
-acr_table_attach_runner(text *runner, const pg_uuid_t *incarnation)
+acr_table_attach_runner(text *runner, const pg_uuid_t *incarnation,
+						TimestampTz since)
 {
 	AcrParams	p = {0};
 
 	acr_param_pointer(&p, runner);
 	acr_param_pointer(&p, incarnation);
+	acr_param_time(&p, since);
 	acr_param_time(&p, GetCurrentTimestamp());
 	(void) acr_table_run(ACR_SQL_ATTACH_RUNNER, ACR_AS_WRITE, &p);
 }

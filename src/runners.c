@@ -145,18 +145,24 @@ acr_runners_is_attached(const char *name)
 	return attached;
 }
 
-/* Is the runner attached, or departed so recently that it may come back? */
+/*
+ * Is the runner attached, or departed so recently that it may come back, and is
+ * a run that was begun then one of this incarnation's?  One that is older was
+ * not committed when its runner was replaced; nobody executes it.
+ */
 bool
-acr_runners_is_known(const char *runner)
+acr_runners_looks_after(const char *name, TimestampTz begun_at)
 {
 	AcrRunnerKey key;
-	bool		found;
+	AcrRunner  *runner;
+	bool		looks_after;
 
-	acr_runner_key(&key, runner);
+	acr_runner_key(&key, name);
 	LWLockAcquire(acr_runners_lock(), LW_SHARED);
-	(void) hash_search(runners, &key, HASH_FIND, &found);
+	runner = hash_search(runners, &key, HASH_FIND, NULL);
+	looks_after = runner != NULL && begun_at >= runner->since;
 	LWLockRelease(acr_runners_lock());
-	return found;
+	return looks_after;
 }
 
 TimestampTz

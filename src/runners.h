@@ -17,7 +17,8 @@ extern void acr_runners_depart(void);
 extern ArrayType *acr_runners_list(void);
 extern int	acr_runners_count_attached(void);
 extern bool acr_runners_is_attached(const char *name);
-extern bool acr_runners_is_known(const char *runner);
+extern void acr_runners_set_since(const char *runner, TimestampTz since);
+extern bool acr_runners_looks_after(const char *runner, TimestampTz begun_at);
 
 /* for the worker and the launcher */
 extern TimestampTz acr_runners_next_departure(Oid dboid);

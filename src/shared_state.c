@@ -33,6 +33,7 @@
 #include "databases.h"
 #include "live_runs.h"
 #include "miscadmin.h"
+#include "prepared.h"
 #include "runners.h"
 #include "shared_state.h"
 #include "storage/ipc.h"
@@ -72,6 +73,7 @@ request_shared_memory(void)
 	RequestAddinShmemSpace(acr_wakeup_shmem_size());
 	RequestAddinShmemSpace(acr_runners_shmem_size());
 	RequestAddinShmemSpace(acr_claims_shmem_size());
+	RequestAddinShmemSpace(acr_prepared_shmem_size());
 	RequestNamedLWLockTranche("ai_chat_run", ACR_N_LOCKS);
 }
 
@@ -103,6 +105,7 @@ attach_shared_memory(void)
 	acr_wakeup_shmem_init();
 	acr_runners_shmem_init();
 	acr_claims_shmem_init();
+	acr_prepared_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
 }
 

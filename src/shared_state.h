@@ -19,6 +19,7 @@ typedef enum AcrLockId
 	ACR_LOCK_REGISTRY,			/* databases, visits, server start */
 	ACR_LOCK_RUNNERS,
 	ACR_LOCK_CLAIMS,
+	ACR_LOCK_PREPARED,
 	ACR_LOCK_LIVE_RUNS,			/* the first of as many as partitions */
 	ACR_N_LOCKS = ACR_LOCK_LIVE_RUNS + ACR_LIVE_PARTITIONS
 } AcrLockId;

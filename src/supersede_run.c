@@ -19,6 +19,10 @@
  * Two superseders of one target: the second waits in step 1; when the first has
  * begun its run, the second finds that one active, and that is a mismatch.
  *
+ * A step that meets a lock, or a serialization failure, which a snapshot for the
+ * whole transaction makes of any concurrent change, is repeated in a new
+ * transaction.
+ *
  * An error, a cancel or the end of the session in any step releases the claim,
  * and what was committed stays: the target may have been told to stop.
  */
@@ -44,6 +48,9 @@
 
 PG_FUNCTION_INFO_V1(acr_supersede_run);
 
+/* How often to repeat a step after a serialization failure. */
+#define MAX_ROUNDS	100
+
 typedef struct Supersession
 {
 	AcrProcedure proc;
@@ -52,9 +59,11 @@ typedef struct Supersession
 	bool		force;
 	AcrWait		wait;
 
+	bool		told;			/* the target was active, and was told to stop */
 	bool		target_over;	/* terminal, or gone */
+	bool		again;			/* the last step failed, and is to be repeated */
+	int			serialization_failures;
 	AcrBeginOutcome begun;
-	bool		aborted;
 
 	const char *outcome;
 	bool		has_run_id;
@@ -101,27 +110,37 @@ begin_body(void *arg)
 	Supersession *s = arg;
 	AcrActiveRun active;
 
-	s->begun = acr_begin(&s->new_run, false, &active);
+	s->begun = acr_begin(&s->new_run, false, true, &active);
 	if (s->begun == ACR_BUSY)
 		s->run_id = active.id;
 }
 
 /*
- * Begins the new run; "outcome" is what that is called.  Waits for a rival that
- * is not committed, but not beyond our time.
+ * A failure that this transaction cannot cure, or one that a rival's lock has
+ * caused: goes round again, if there is time.  Any other goes up.
  */
 static void
-begin_new(Supersession *s, const char *outcome)
+try_again(Supersession *s, const ErrorData *failure)
+{
+	if (failure->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE &&
+		(!acr_attempt_is_futile(failure) || ++s->serialization_failures > MAX_ROUNDS))
+		ReThrowError((ErrorData *) failure);
+	s->again = true;
+}
+
+/* Begins the new run.  Waits for a rival, but not beyond our time. */
+static void
+begin_new(Supersession *s)
 {
 	int64		ms = acr_wait_time_left(&s->wait);
 	ErrorData  *failure = acr_attempt_within(begin_body, s, (int) Min(ms, INT_MAX));
 
-	if (failure != NULL && failure->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
-		set_outcome(s, "timeout", NULL);
+	if (failure != NULL && ms > 0)
+		try_again(s, failure);
 	else if (failure != NULL)
-		ReThrowError(failure);
+		set_outcome(s, "timeout", NULL);
 	else if (s->begun == ACR_BEGAN)
-		set_outcome(s, outcome, &s->new_run.key.id);
+		set_outcome(s, s->told ? "superseded" : "began", &s->new_run.key.id);
 	else
 		set_outcome(s, "mismatch", s->begun == ACR_BUSY ? &s->run_id : NULL);
 }
@@ -140,27 +159,104 @@ force_body(void *arg)
 	begin_body(arg);
 }
 
-/* The time is over. */
+/* The time is over, and the target is active. */
 static void
 give_up(Supersession *s)
 {
 	ErrorData  *failure;
 
-	set_outcome(s, "timeout", NULL);
 	if (!s->force)
+	{
+		set_outcome(s, "timeout", NULL);
 		return;
+	}
 
 	failure = acr_attempt(force_body, s);
-	if (failure != NULL)
+	if (failure != NULL && acr_attempt_is_futile(failure))
+		try_again(s, failure);
+	else if (failure != NULL)
+	{
 		ereport(WARNING,
 				(errcode(failure->sqlerrcode),
 				 errmsg("could not abort run %s: %s",
 						acr_uuid_string(&s->target.id), failure->message)));
+		set_outcome(s, "timeout", NULL);
+	}
 	else if (s->begun == ACR_BEGAN)
 		set_outcome(s, "superseded", &s->new_run.key.id);
 	else if (s->begun == ACR_BUSY &&
 			 memcmp(&s->run_id, &s->target.id, UUID_LEN) != 0)
 		set_outcome(s, "mismatch", &s->run_id);
+	else
+		set_outcome(s, "timeout", NULL);
+}
+
+static void
+tell_body(void *arg)
+{
+	Supersession *s = arg;
+
+	(void) acr_request_stop_of(&s->target);
+}
+
+/* Tells the target to stop. */
+static void
+tell_target(Supersession *s)
+{
+	ErrorData  *failure = acr_attempt_unbounded(tell_body, s);
+
+	if (failure == NULL)
+		s->told = true;
+	else if (acr_wait_time_left(&s->wait) > 0)
+		try_again(s, failure);
+	else
+		give_up(s);
+}
+
+/*
+ * Another run than the target holds the slot.  Is that over, since its end was
+ * but deferred?
+ */
+static bool
+settle_rival(Supersession *s, const AcrActiveRun *active)
+{
+	AcrRunKey	key = {.id = active->id,.workspace_id = s->target.workspace_id};
+	ErrorData  *failure;
+
+	return acr_table_find_deferred(&key) != NULL &&
+		acr_deferral_settle(&key, false, &failure) == ACR_SETTLED;
+}
+
+/* Step 2, and step 3 if it is the target who is active. */
+static void
+look_and_tell(Supersession *s)
+{
+	AcrActiveRun active;
+
+	if (!acr_table_find_active(&s->new_run.chat_id,
+							   &s->new_run.key.workspace_id, &active))
+		begin_new(s);
+	else if (memcmp(&active.id, &s->target.id, UUID_LEN) == 0)
+		tell_target(s);
+	else if (settle_rival(s, &active))
+		begin_new(s);
+	else
+		set_outcome(s, "mismatch", &active.id);
+}
+
+/* A step: sets the outcome, or asks to be tried again, or leaves us waiting. */
+static void
+take_step(Supersession *s)
+{
+	acr_procedure_enter(&s->proc);
+	look_at_target(s);
+	if (!s->told)
+		look_and_tell(s);
+	else if (s->target_over)
+		begin_new(s);
+	else if (acr_wait_time_left(&s->wait) <= 0)
+		give_up(s);
+	acr_procedure_commit(&s->proc);
 }
 
 /* Step 1.  False if the time is over. */
@@ -177,65 +273,21 @@ claim_chat(Supersession *s)
 	return true;
 }
 
-/*
- * Steps 2 and 3.  Leaves the outcome open if the target is active, and has told
- * it to stop then.
- */
+/* Steps 2 to 5. */
 static void
-look_and_stop(Supersession *s)
-{
-	AcrActiveRun active;
-	bool		found;
-
-	acr_procedure_enter(&s->proc);
-	look_at_target(s);
-	found = acr_table_find_active(&s->new_run.chat_id,
-								  &s->new_run.key.workspace_id, &active);
-	if (found && memcmp(&active.id, &s->target.id, UUID_LEN) != 0)
-	{
-		AcrRunKey	key = {.id = active.id,.workspace_id = s->new_run.key.workspace_id};
-		ErrorData  *failure;
-
-		if (acr_table_find_deferred(&key) != NULL &&
-			acr_deferral_settle(&key, false, &failure) == ACR_SETTLED)
-			found = false;
-	}
-	if (!found)
-		begin_new(s, "began");
-	else if (memcmp(&active.id, &s->target.id, UUID_LEN) != 0)
-		set_outcome(s, "mismatch", &active.id);
-	else
-		(void) acr_request_stop_of(&s->target);
-	acr_procedure_commit(&s->proc);
-}
-
-/* Steps 4 and 5. */
-static void
-wait_and_begin(Supersession *s, uint32 wait_event)
+supersede_claimed(Supersession *s, uint32 wait_event)
 {
 	acr_wait_watch(&s->wait, acr_wakeup_of_uuid(&s->target.id), wait_event);
-	for (;;)
+	while (s->outcome == NULL)
 	{
-		bool		over;
-
+		CHECK_FOR_INTERRUPTS();
+		s->again = false;
 		acr_wait_before_look(&s->wait);
-		acr_procedure_enter(&s->proc);
-		look_at_target(s);
-		over = acr_wait_time_left(&s->wait) <= 0;
-		if (s->target_over)
-			begin_new(s, "superseded");
-		else if (over)
-			give_up(s);
-		acr_procedure_commit(&s->proc);
+		take_step(s);
+		if (s->outcome == NULL && !s->again)
+			(void) acr_wait_sleep(&s->wait);
 
-		if (s->outcome != NULL)
-			return;
-		(void) acr_wait_sleep(&s->wait);
-
-		/*
-		 * A new transaction: the new run is not older than the end of this
-		 * one.
-		 */
+		/* The new run shall not be older than what we have slept through. */
 		acr_procedure_let_go(&s->proc);
 	}
 }
@@ -256,9 +308,7 @@ supersede(Supersession *s)
 	}
 	PG_TRY();
 	{
-		look_and_stop(s);
-		if (s->outcome == NULL)
-			wait_and_begin(s, wait_event);
+		supersede_claimed(s, wait_event);
 	}
 	PG_FINALLY();
 	{
@@ -316,7 +366,6 @@ acr_supersede_run(PG_FUNCTION_ARGS)
 
 	acr_procedure_begin(&s.proc, fcinfo, "supersede_run()");
 	PreventCommandIfReadOnly("supersede_run()");
-	MemoryContextSwitchTo(s.proc.context);
 	get_arguments(&s, fcinfo);
 	acr_count_now(ACR_WAITS);
 	supersede(&s);

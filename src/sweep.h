@@ -23,11 +23,9 @@ typedef struct AcrCursor
 
 extern bool acr_sweep_silent_since(TimestampTz since, AcrSweepFilter *filter);
 extern bool acr_sweep_keep_if_called(const AcrSweepFilter *filter,
-									 const pg_uuid_t *run_id,
-									 const char *runner);
+									 const AcrSweepCandidate *run);
 extern bool acr_sweep_keep_if_alive(const AcrSweepFilter *filter,
-									const pg_uuid_t *run_id,
-									const char *runner);
+									const AcrSweepCandidate *run);
 extern int64 acr_sweep_step(const AcrSweepFilter *filter, const char *error,
 							int64 limit, AcrCursor *cursor);
 extern int64 acr_purge_step(TimestampTz before, int64 limit,

@@ -24,14 +24,14 @@ PG_FUNCTION_INFO_V1(acr_purge_runs);
 
 /* Keeps a run whose runner has called since, as shared memory knows. */
 bool
-acr_sweep_keep_if_called(const AcrSweepFilter *filter, const pg_uuid_t *run_id,
-						 const char *runner)
+acr_sweep_keep_if_called(const AcrSweepFilter *filter,
+						 const AcrSweepCandidate *run)
 {
 	AcrLiveLook look;
 
 	if (!acr_shared_exists())
 		return false;
-	acr_live_look(run_id, &look);
+	acr_live_look(&run->id, &look);
 	if (look.heard_at == 0)
 		return false;
 
@@ -44,11 +44,12 @@ acr_sweep_keep_if_called(const AcrSweepFilter *filter, const pg_uuid_t *run_id,
  * attached, or may come back: if it does not, its runs are aborted for that.
  */
 bool
-acr_sweep_keep_if_alive(const AcrSweepFilter *filter, const pg_uuid_t *run_id,
-						const char *runner)
+acr_sweep_keep_if_alive(const AcrSweepFilter *filter,
+						const AcrSweepCandidate *run)
 {
-	return (runner != NULL && acr_runners_is_known(runner)) ||
-		acr_sweep_keep_if_called(filter, run_id, runner);
+	return (run->runner != NULL &&
+			acr_runners_looks_after(run->runner, run->begun_at)) ||
+		acr_sweep_keep_if_called(filter, run);
 }
 
 /*

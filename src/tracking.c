@@ -85,16 +85,16 @@ compare_uuids(const void *a, const void *b)
 }
 
 /*
- * Compares some of what is tracked with the rows, where nobody has for long.
- * Returns how many were compared; 0 means that all is as it should be.
+ * Compares some of what is tracked with the rows, where nobody has for long,
+ * nor since "before".  Returns how many were compared; 0 means all of them.
  */
 int
-acr_track_check_some(void)
+acr_track_check_some(TimestampTz before)
 {
 	AcrLiveTicket *tickets;
 	pg_uuid_t  *active;
 	pg_uuid_t  *ids;
-	int			n = acr_live_list_doubtful(1000, &tickets);
+	int			n = acr_live_list_doubtful(before, 1000, &tickets);
 	int			n_active;
 
 	if (n == 0)
@@ -114,7 +114,7 @@ acr_track_check_some(void)
 					compare_uuids) != NULL)
 			acr_live_trust(&tickets[i]);
 		else
-			acr_live_forget_expected(&tickets[i]);
+			acr_live_forget_unchanged(&tickets[i]);
 	}
 	return n;
 }

@@ -43,11 +43,12 @@ visit_due(AcrDatabase *db, TimestampTz periodic_due)
 	if ((news & ACR_NEWS_ACTIVE) != 0)
 		silent->due = Min(silent->due, periodic_due);
 	if ((news & ACR_NEWS_DEPARTED) != 0)
-		reap->due = Min(reap->due, acr_runners_next_departure(db->dboid));
+		reap->due = Min(reap->due, Max(acr_runners_next_departure(db->dboid),
+									   reap->quiet_until));
 
 	for (int i = 0; i < ACR_N_TASKS; i++)
 		due = Min(due, db->tasks[i].due);
-	return due;
+	return Max(due, db->not_before);
 }
 
 /*
@@ -133,6 +134,7 @@ make_all_due(AcrDatabase *db)
 	}
 	db->reconsider = false;
 	db->visited_at = 0;
+	db->not_before = 0;
 }
 
 /*
@@ -157,11 +159,17 @@ acr_visits_reconsider(void)
 	LWLockRelease(acr_shared_lock(ACR_LOCK_REGISTRY));
 }
 
-/* The pause after the failures so far, in seconds. */
+/* The pause after so many failures, in seconds. */
+static int
+pause_after(int failures)
+{
+	return Min(PAUSE_MIN_S << Min(Max(failures - 1, 0), 10), PAUSE_MAX_S);
+}
+
 int
 acr_task_pause(const AcrTask *task)
 {
-	return Min(PAUSE_MIN_S << Min(Max(task->failures - 1, 0), 10), PAUSE_MAX_S);
+	return pause_after(task->failures);
 }
 
 /*
@@ -194,20 +202,19 @@ set_last_error(AcrDatabase *db, const char *error)
 	db->last_error_at = GetCurrentTimestamp();
 }
 
-/* A visit came to nothing: all that was due failed.  Caller holds the lock. */
+/*
+ * A visit came to nothing.  All that was due still is, after a pause that is the
+ * whole database's.  Caller holds the lock.
+ */
 static void
 book_failed_visit(AcrDatabase *db, const char *error)
 {
-	TimestampTz now = GetCurrentTimestamp();
-
 	if (db->visit == ACR_VISIT_RUNNING)
 		pg_atomic_fetch_or_u32(&db->news, db->taken_news);
 	db->visit = ACR_VISIT_NONE;
-	for (int i = 0; i < ACR_N_TASKS; i++)
-	{
-		if (db->tasks[i].due <= now)
-			(void) acr_task_book_failure(&db->tasks[i]);
-	}
+	db->failed_visits++;
+	db->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												 pause_after(db->failed_visits) * 1000L);
 	set_last_error(db, error);
 }
 
@@ -278,6 +285,8 @@ acr_visits_end(const AcrVisit *visit)
 	db->visit = ACR_VISIT_NONE;
 	db->has_extension = visit->has_extension;
 	db->visited_at = GetCurrentTimestamp();
+	db->failed_visits = 0;
+	db->not_before = 0;
 	memcpy(db->tasks, visit->tasks, sizeof(visit->tasks));
 	if (db->boot_done_at == 0 && visit->tasks[ACR_TASK_BOOT_SWEEP].due == DT_NOEND)
 		db->boot_done_at = GetCurrentTimestamp();

@@ -5,7 +5,8 @@
  * transactions commit, but not of a prepared transaction that a session commits
  * for another one.  What that did is visible all at once, and shared memory and
  * those who wait know nothing of it.  The command cannot be rolled back: when
- * it returns, all is done.
+ * it returns, all is done.  PREPARE TRANSACTION and ROLLBACK PREPARED: for
+ * prepared.c to know which ones concern us.
  *
  * DISCARD ALL: so a pooler gives a session to another client.  To the runner
  * that had attached it is as if the session had ended.
@@ -14,18 +15,12 @@
 
 #include "commit_news.h"
 #include "nodes/parsenodes.h"
+#include "prepared.h"
 #include "runners.h"
 #include "tcop/utility.h"
 #include "watched_commands.h"
 
 static ProcessUtility_hook_type prev_process_utility_hook = NULL;
-
-static bool
-commits_prepared(Node *command)
-{
-	return IsA(command, TransactionStmt) &&
-		castNode(TransactionStmt, command)->kind == TRANS_STMT_COMMIT_PREPARED;
-}
 
 static bool
 discards_all(Node *command)
@@ -34,15 +29,32 @@ discards_all(Node *command)
 		castNode(DiscardStmt, command)->target == DISCARD_ALL;
 }
 
+/* The global identifier, if the command is about a prepared transaction. */
+static char *
+prepared_gid(Node *command, TransactionStmtKind *kind)
+{
+	TransactionStmt *stmt = (TransactionStmt *) command;
+
+	if (!IsA(command, TransactionStmt) || stmt->gid == NULL)
+		return NULL;
+	*kind = stmt->kind;
+
+	/* The tree may be gone when the command is done. */
+	return pstrdup(stmt->gid);
+}
+
 static void
 watch_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 			  ProcessUtilityContext context, ParamListInfo params,
 			  QueryEnvironment *queryEnv, DestReceiver *dest,
 			  QueryCompletion *qc)
 {
-	/* The tree may be gone afterwards. */
-	bool		prepared = commits_prepared(pstmt->utilityStmt);
+	TransactionStmtKind kind = TRANS_STMT_BEGIN;
+	char	   *gid = prepared_gid(pstmt->utilityStmt, &kind);
 	bool		discards = discards_all(pstmt->utilityStmt);
+
+	if (gid != NULL && kind == TRANS_STMT_PREPARE)
+		acr_prepared_expect(gid);
 
 	if (prev_process_utility_hook)
 		prev_process_utility_hook(pstmt, queryString, readOnlyTree, context,
@@ -51,7 +63,8 @@ watch_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 		standard_ProcessUtility(pstmt, queryString, readOnlyTree, context,
 								params, queryEnv, dest, qc);
 
-	if (prepared)
+	if (gid != NULL && kind != TRANS_STMT_PREPARE && acr_prepared_remove(gid) &&
+		kind == TRANS_STMT_COMMIT_PREPARED)
 		acr_news_prepared_committed();
 	if (discards)
 		acr_runners_depart();

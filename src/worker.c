@@ -21,6 +21,7 @@
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "prepared.h"
 #include "run_batch.h"
 #include "runners.h"
 #include "settings.h"
@@ -178,12 +179,8 @@ what_is_left_body(void *arg)
 {
 	AcrWork    *work = arg;
 
-	/*
-	 * First, and told at once: of one that commits in this moment we see what
-	 * it did, or else the session that commits it sees what is told.
-	 */
-	if (acr_table_any(ACR_SQL_ANY_PREPARED_XACT))
-		acr_databases_raise_quietly(ACR_NEWS_PREPARED);
+	if (acr_prepared_old_ones() && !acr_table_any_old_prepared())
+		acr_prepared_no_old_ones();
 	work->any_active = acr_table_any(ACR_SQL_ANY_ACTIVE);
 	work->any_deferred = acr_table_next_deferred(&work->next_deferred);
 }
@@ -200,8 +197,7 @@ plan_next_visit(AcrWork *work)
 	work->any_active = work->any_deferred = true;
 	work->next_deferred = DT_NOBEGIN;
 	work->task = ACR_TASK_SWEEP_SILENT;
-	if (!acr_work_step(work, what_is_left_body))
-		acr_databases_raise_quietly(work->visit.news & ACR_NEWS_PREPARED);
+	(void) acr_work_step(work, what_is_left_body);
 	if (work->leave)
 		return;
 
@@ -236,15 +232,20 @@ do_due_tasks(AcrWork *work)
 
 /*
  * Without the extension nothing is due, not even later: runs of a table that
- * is made from now on are younger than this start.  What is tracked is of a
- * table that is gone.  A database that is wanted is left alone for a while.
+ * is made from now on are younger than this start, and will be told of.  What is
+ * known of runs and runners is of tables that are gone.  A database that is
+ * wanted is left alone for a while.
  */
 static void
 leave_early(AcrWork *work)
 {
-	acr_databases_raise_quietly(work->visit.news);
-	if (!work->visit.has_extension)
+	if (work->visit.has_extension)
+		acr_databases_raise_quietly(work->visit.news);
+	else
+	{
 		acr_live_forget_database(MyDatabaseId);
+		acr_runners_forget_database(MyDatabaseId);
+	}
 	for (int i = 0; i < ACR_N_TASKS; i++)
 	{
 		AcrTask    *task = &work->visit.tasks[i];

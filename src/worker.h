@@ -27,6 +27,7 @@ typedef struct AcrWork
 	AcrRunKey	from;
 	AcrSettleTally tally;
 	AcrSweepFilter filter;
+	TimestampTz task_begun;
 	AcrCounter	counter;
 	const char *error_text;
 	AcrCursor	cursor;

@@ -180,12 +180,13 @@ check_tracked_body(void *arg)
 {
 	AcrWork    *work = arg;
 
-	work->found = acr_track_check_some() > 0;
+	work->found = acr_track_check_some(work->task_begun) > 0;
 }
 
 static bool
 check_tracked(AcrWork *work)
 {
+	work->task_begun = GetCurrentTimestamp();
 	do
 	{
 		if (!acr_work_step(work, check_tracked_body))
@@ -229,11 +230,17 @@ reaped_body(void *arg)
 	acr_table_see_runner(work->filter.runner);
 }
 
+/*
+ * Those that were there before server start have as much time to come back from
+ * then on.
+ */
 static void
 forget_runners_body(void *arg)
 {
-	acr_table_forget_runners(acr_runners_list(),
-							 acr_work_in_ms(-(int64) RUNNER_KEPT_MS));
+	TimestampTz before = acr_work_in_ms(-RUNNER_KEPT_MS);
+
+	if (acr_shared_open_time() < before)
+		acr_table_forget_runners(acr_runners_list(), before);
 }
 
 /*

@@ -86,6 +86,7 @@ CREATE TABLE ai_chat_run.deferred_finalizations (
 CREATE TABLE ai_chat_run.runners (
 	runner text NOT NULL,
 	incarnation uuid NOT NULL,
+	since timestamptz NOT NULL DEFAULT now(),
 	seen_at timestamptz NOT NULL DEFAULT now(),
 	CONSTRAINT runners_pkey PRIMARY KEY (runner)
 );
@@ -231,6 +232,8 @@ COMMENT ON COLUMN ai_chat_run.runners.runner IS
 'The name of the runner.';
 COMMENT ON COLUMN ai_chat_run.runners.incarnation IS
 'The life of the process that attached last under this name.';
+COMMENT ON COLUMN ai_chat_run.runners.since IS
+'When that life attached first.';
 COMMENT ON COLUMN ai_chat_run.runners.seen_at IS
 'When it attached, or was last found departed; long after, it is forgotten.';
 COMMENT ON CONSTRAINT runners_pkey ON ai_chat_run.runners IS

@@ -130,13 +130,19 @@ LANGUAGE sql STABLE SECURITY DEFINER PARALLEL RESTRICTED ROWS 6
 SET search_path = pg_catalog, pg_temp
 AS $$
 	WITH server AS (
-		SELECT * FROM ai_chat_run.server_state()
+		SELECT s.*,
+			current_setting('ai_chat_run.boot_sweep', true) = 'grace'
+			AND s.opened_at + current_setting('ai_chat_run.boot_grace', true)::interval > now() AS in_grace
+		FROM ai_chat_run.server_state() s
 	), visit AS (
 		SELECT w.* FROM ai_chat_run.workers w WHERE w.datname = current_database()
 	), gate AS (
-		SELECT i.indisunique AND i.indisvalid AND i.indisready AS valid
+		SELECT i.indisunique AND i.indisvalid AND i.indisready AS valid,
+			i.indnkeyatts = 1 AND a.attname = 'chat_id'
+			AND pg_get_expr(i.indpred, i.indrelid) = '(status = ANY (ARRAY[''pending''::text, ''running''::text]))' AS right_one
 		FROM pg_index i
 		JOIN pg_class c ON c.oid = i.indexrelid
+		LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
 		WHERE i.indrelid = 'ai_chat_run.ai_chat_runs'::regclass
 			AND c.relname = 'ai_chat_runs_one_active_per_chat'
 	), backlog AS (
@@ -154,8 +160,9 @@ AS $$
 			'Put shared_preload_libraries = ''ai_chat_run'' into postgresql.conf and restart the server.' AS what_to_do
 		FROM server s
 		UNION ALL
-		SELECT 2, 'index', coalesce(bool_and(g.valid), false),
+		SELECT 2, 'index', coalesce(bool_and(g.valid AND coalesce(g.right_one, false)), false),
 			CASE WHEN count(*) = 0 THEN 'index ai_chat_runs_one_active_per_chat is missing'
+				WHEN NOT bool_and(coalesce(g.right_one, false)) THEN 'index ai_chat_runs_one_active_per_chat is another one'
 				WHEN bool_and(g.valid) THEN 'index ai_chat_runs_one_active_per_chat is there and valid'
 				ELSE 'index ai_chat_runs_one_active_per_chat is not valid' END,
 			'Nothing else keeps a chat from having two active runs. Settle one of each two, then create the unique index on (chat_id) where status in (''pending'', ''running'') again.'
@@ -168,12 +175,15 @@ AS $$
 				ELSE 'It needs the library to be preloaded.' END
 		FROM server s
 		UNION ALL
-		SELECT 4, 'boot_sweep', count(v.boot_sweep_done_at) > 0,
-			CASE WHEN count(v.boot_sweep_done_at) = 0 THEN 'the boot sweep of this database is not done'
+		SELECT 4, 'boot_sweep', count(v.boot_sweep_done_at) > 0 OR bool_or(s.in_grace),
+			CASE WHEN count(v.boot_sweep_done_at) = 0 AND bool_or(s.in_grace)
+					THEN 'the boot sweep of this database waits for runners to call'
+				WHEN count(v.boot_sweep_done_at) = 0 THEN 'the boot sweep of this database is not done'
 				ELSE format('done, %s run(s) aborted', max(v.runs_swept)) END
 				|| coalesce('; last error: ' || max(v.last_error), ''),
 			'Look at the last error in ai_chat_run.workers, and for sessions that lock rows of ai_chat_runs.'
-		FROM visit v
+		FROM server s
+		LEFT JOIN visit v ON true
 		UNION ALL
 		SELECT 5, 'deferred', b.n = 0 OR b.oldest > now() - interval '1 min',
 			CASE WHEN b.n = 0 THEN 'nothing is deferred'
