@@ -23,6 +23,7 @@
 #include "utils/rel.h"
 
 PG_FUNCTION_INFO_V1(acr_run_inserted);
+PG_FUNCTION_INFO_V1(acr_stopping_run_inserted);
 PG_FUNCTION_INFO_V1(acr_terminal_is_final);
 PG_FUNCTION_INFO_V1(acr_run_deleted);
 PG_FUNCTION_INFO_V1(acr_runs_truncated);
@@ -107,21 +108,31 @@ raise_final(Relation rel, HeapTuple row, const char *column)
 			 err_generic_string(PG_DIAG_COLUMN_NAME, column)));
 }
 
-/* Tells what an update of an active run has made of it. */
+/* Tells that the run, which is active, bears a stop request. */
+static void
+tell_stop(Relation rel, HeapTuple row)
+{
+	bool		isnull;
+	Datum		runner = acr_column_of(rel, row, "runner", TEXTOID, &isnull);
+
+	acr_news_run_stopped(acr_column_run_id(rel, row),
+						 isnull ? "" : TextDatumGetCString(runner));
+}
+
+/*
+ * Tells what an update of an active run has made of it.  A stop is news also to
+ * another runner that is given the run.
+ */
 static void
 tell_update(Relation rel, HeapTuple old, HeapTuple new)
 {
 	if (is_terminal(rel, new))
 		acr_news_run_settled(acr_column_run_id(rel, new));
-	else if (column_is_null(rel, old, "stop_requested_at") &&
-			 !column_is_null(rel, new, "stop_requested_at"))
-	{
-		bool		isnull;
-		Datum		runner = acr_column_of(rel, new, "runner", TEXTOID, &isnull);
-
-		acr_news_run_stopped(acr_column_run_id(rel, new),
-							 isnull ? "" : TextDatumGetCString(runner));
-	}
+	else if (!column_is_null(rel, new, "stop_requested_at") &&
+			 (column_is_null(rel, old, "stop_requested_at") ||
+			  column_differs(rel, acr_column_require(rel, "runner", TEXTOID),
+							 old, new)))
+		tell_stop(rel, new);
 }
 
 /*
@@ -170,6 +181,23 @@ acr_terminal_is_final(PG_FUNCTION_ARGS)
 	column = changed_column(rel, trigdata->tg_trigtuple, trigdata->tg_newtuple);
 	if (column != NULL)
 		raise_final(rel, trigdata->tg_trigtuple, column);
+	return PointerGetDatum(NULL);
+}
+
+/*
+ * stopping_run_inserted() returns trigger
+ *
+ * AFTER INSERT FOR EACH ROW on the run table, for active runs that bear a stop
+ * request from the start, which only a direct writer can make: tells of it.
+ */
+Datum
+acr_stopping_run_inserted(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigdata = require_event(fcinfo, "stopping_run_inserted",
+										  TRIGGER_EVENT_INSERT | TRIGGER_EVENT_ROW,
+										  "AFTER INSERT trigger for each row");
+
+	tell_stop(trigdata->tg_relation, trigdata->tg_trigtuple);
 	return PointerGetDatum(NULL);
 }
 

@@ -175,7 +175,7 @@ AS $$
 				ELSE 'It needs the library to be preloaded.' END
 		FROM server s
 		UNION ALL
-		SELECT 4, 'boot_sweep', count(v.boot_sweep_done_at) > 0 OR bool_or(s.in_grace),
+		SELECT 4, 'boot_sweep', count(v.boot_sweep_done_at) > 0 OR coalesce(bool_or(s.in_grace), false),
 			CASE WHEN count(v.boot_sweep_done_at) = 0 AND bool_or(s.in_grace)
 					THEN 'the boot sweep of this database waits for runners to call'
 				WHEN count(v.boot_sweep_done_at) = 0 THEN 'the boot sweep of this database is not done'

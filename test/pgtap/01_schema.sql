@@ -197,9 +197,11 @@ SELECT results_eq(
 			'((old.status = ANY (ARRAY[''pending''::text, ''running''::text])))'),
 		('run_inserted', 'ai_chat_run.ai_chat_runs', 'O', false, 4, NULL),
 		('runs_truncated', 'ai_chat_run.ai_chat_runs', 'O', false, 32, NULL),
+		('stopping_run_inserted', 'ai_chat_run.ai_chat_runs', 'O', true, 4,
+			'(((new.stop_requested_at IS NOT NULL) AND (new.status = ANY (ARRAY[''pending''::text, ''running''::text]))))'),
 		('terminal_is_final', 'ai_chat_run.ai_chat_runs', 'O', true, 16, NULL)$$,
-	'four triggers, enabled, after: for each active row on DELETE, for each statement on INSERT and on TRUNCATE, for each row '
-		'on UPDATE');
+	'five triggers, enabled, after: for each active row on DELETE, for each statement on INSERT and on TRUNCATE, for each row '
+		'on INSERT of one that is to stop and on UPDATE');
 
 INSERT INTO ai_chat_run.ai_chat_runs (id, chat_id, workspace_id, status, error, finished_at)
 	SELECT id, gen_random_uuid(), gen_random_uuid(), status, 'why', now()
@@ -242,7 +244,8 @@ FROM unnest(ARRAY['pending', 'running', 'completed']) status;
 SELECT results_eq(
 	$$SELECT attname::text COLLATE "default", format_type(atttypid, atttypmod), attnotnull
 		FROM pg_attribute WHERE attrelid = 'ai_chat_run.runners'::regclass AND attnum > 0 ORDER BY attnum$$,
-	$$VALUES ('runner', 'text', true), ('incarnation', 'uuid', true), ('seen_at', 'timestamp with time zone', true)$$,
+	$$VALUES ('runner', 'text', true), ('incarnation', 'uuid', true),
+		('since', 'timestamp with time zone', true), ('seen_at', 'timestamp with time zone', true)$$,
 	'a runner has a name and an incarnation');
 SELECT throws_ok(
 	$$INSERT INTO ai_chat_run.runners (runner, incarnation) VALUES ('r', gen_random_uuid()), ('r', gen_random_uuid())$$,

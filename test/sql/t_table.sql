@@ -146,6 +146,8 @@ SELECT ai_chat_run.terminal_is_final();
 \echo :SQLSTATE
 SELECT ai_chat_run.run_inserted();
 \echo :SQLSTATE
+SELECT ai_chat_run.stopping_run_inserted();
+\echo :SQLSTATE
 SELECT ai_chat_run.run_deleted();
 \echo :SQLSTATE
 SELECT ai_chat_run.runs_truncated();
