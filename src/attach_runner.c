@@ -12,10 +12,8 @@
 #include "arguments.h"
 #include "commit_news.h"
 #include "databases.h"
-#include "deferred_row.h"
 #include "miscadmin.h"
 #include "run_id.h"
-#include "run_state.h"
 #include "runner_row.h"
 #include "runners.h"
 #include "settings.h"
@@ -40,35 +38,16 @@ abort_free_runs(text *runner)
 }
 
 /*
- * The others cannot be written now, and nobody would come for them later: from
- * now on they look as if they were ours.  So their end is decided here, and
- * written when their rows are free.
+ * The others are deferred: nobody would come for them later, since from now on
+ * they look as if they were ours.
  */
-static int64
-defer_locked_runs(text *runner)
-{
-	AcrRunKey  *keys;
-	int			n = acr_table_active_of_runner(runner, &keys);
-
-	for (int i = 0; i < n; i++)
-		(void) acr_table_defer(&keys[i], ACR_RUN_ABORTED,
-							   cstring_to_text(ACR_REPLACED_TEXT),
-							   "the row was locked when its runner attached anew");
-	if (n > 0)
-	{
-		acr_count_at_commit(ACR_DEFERRED, n);
-		acr_news_at_commit(ACR_NEWS_DEFERRED);
-	}
-	return n;
-}
-
 static int64
 abort_earlier_runs(text *runner)
 {
 	int64		aborted = abort_free_runs(runner);
 
 	acr_count_at_commit(ACR_SWEPT_DEPARTED, aborted);
-	return aborted + defer_locked_runs(runner);
+	return aborted + acr_sweep_defer_locked(runner, ACR_REPLACED_TEXT);
 }
 
 /* Several processes, and a server that takes them all for dead when it starts. */

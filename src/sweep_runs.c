@@ -11,13 +11,17 @@
 #include "ai_chat_run.h"
 #include "arguments.h"
 #include "commit_news.h"
+#include "databases.h"
 #include "deferral.h"
 #include "live_runs.h"
 #include "miscadmin.h"
+#include "run_state.h"
+#include "runner_row.h"
 #include "runners.h"
 #include "settings.h"
 #include "shared_state.h"
 #include "sweep.h"
+#include "utils/builtins.h"
 
 PG_FUNCTION_INFO_V1(acr_sweep_runs);
 PG_FUNCTION_INFO_V1(acr_purge_runs);
@@ -86,6 +90,28 @@ acr_sweep_step(const AcrSweepFilter *filter, const char *error, int64 limit,
 	begin_step(cursor);
 	return acr_table_sweep_batch(filter, error, limit, &cursor->from,
 								 &cursor->more);
+}
+
+/*
+ * What a sweep of all runs of a runner has left is locked by clients.  Decides
+ * here that they are aborted, to be written when they are free.  Returns how
+ * many there were.
+ */
+int64
+acr_sweep_defer_locked(text *runner, const char *error)
+{
+	AcrRunKey  *keys;
+	int			n = acr_table_active_of_runner(runner, &keys);
+
+	for (int i = 0; i < n; i++)
+		(void) acr_table_defer(&keys[i], ACR_RUN_ABORTED, cstring_to_text(error),
+							   "the row was locked when its runner was found gone");
+	if (n > 0)
+	{
+		acr_count_at_commit(ACR_DEFERRED, n);
+		acr_news_at_commit(ACR_NEWS_DEFERRED);
+	}
+	return n;
 }
 
 /* Deletes the next batch, likewise. */

@@ -224,9 +224,8 @@ static void
 reaped_body(void *arg)
 {
 	AcrWork    *work = arg;
-	AcrRunKey  *left;
 
-	work->found = acr_table_active_of_runner(work->filter.runner, &left) > 0;
+	(void) acr_sweep_defer_locked(work->filter.runner, ACR_REAPED_TEXT);
 	acr_table_see_runner(work->filter.runner);
 }
 
@@ -244,8 +243,8 @@ forget_runners_body(void *arg)
 }
 
 /*
- * Aborts the runs of one departed runner.  Returns false if some are left, which
- * clients have locked, or if it failed.
+ * Aborts the runs of one departed runner; those that clients have locked as soon
+ * as they are free.  Returns false if it failed.
  */
 static bool
 reap_runner(AcrWork *work, const char *runner)
@@ -260,13 +259,10 @@ reap_runner(AcrWork *work, const char *runner)
 		ereport(LOG,
 				(errmsg("database \"%s\": %lld agent run(s) of departed runner \"%s\" aborted",
 						work->database, (long long) work->done, runner)));
-	return complete && acr_work_step(work, reaped_body) && !work->found;
+	return complete && acr_work_step(work, reaped_body);
 }
 
-/*
- * One after the other; who comes back meanwhile waits for his turn to end.  One
- * whose runs are locked does not hold up the others.
- */
+/* One after the other; who comes back meanwhile waits for his turn to end. */
 static void
 reap_departed(AcrWork *work)
 {
@@ -286,11 +282,7 @@ reap_departed(AcrWork *work)
 		all_done &= done;
 	}
 
-	if (work->leave)
-		return;
-	if (!all_done)
-		acr_work_task_blocked(work);
-	else if (acr_work_step(work, forget_runners_body))
+	if (all_done && !work->leave && acr_work_step(work, forget_runners_body))
 		acr_work_task_done(work, acr_runners_next_departure(MyDatabaseId));
 }
 

@@ -43,6 +43,7 @@ for my $call (
 	"finalize_run('$run', '$WS', 'completed')",
 	"request_stop('$run', '$WS')",
 	"request_stop_for_chat('$chat', '$WS')",
+	"attach_runner('web-1')",
 	'settle_deferred()',
 	'sweep_runs()',
 	"purge_runs('1 day')")
@@ -51,10 +52,25 @@ for my $call (
 	$standby->psql('postgres', "\\set VERBOSITY sqlstate\nSELECT ai_chat_run.$call;", stdout => \$out, stderr => \$err);
 	like($err, qr/ERROR:  25006$/, "$call refuses");
 }
+for my $call (
+	"await_run('$run', '$WS')",
+	"await_stop('$run', '$WS')",
+	"await_stops('web-1')",
+	"supersede_run('$chat', '$run', '$WS')")
+{
+	my $err;
+	$standby->psql('postgres', "\\set VERBOSITY sqlstate\nCALL ai_chat_run.$call;", stderr => \$err);
+	like($err, qr/ERROR:  25006$/, "$call refuses");
+}
 is($standby->safe_psql('postgres', <<~SQL), "running\nrunning\nsucceeded", 'the get functions work');
 	SELECT status FROM ai_chat_run.get_run('$run', '$WS');
 	SELECT status FROM ai_chat_run.get_active_for_chat('$chat', '$WS');
 	SELECT status FROM ai_chat_run.get_latest_for_chat('@{[chat(4)]}', '$WS');
+	SQL
+is($standby->safe_psql('postgres', "SELECT ai_chat_run.is_locally_active('$run')"), 'f', 'a standby hears from no runner');
+is($standby->safe_psql('postgres', <<~SQL), "boot_sweep worker\n3", 'so do health() and the views');
+	SELECT string_agg(check_name, ' ' ORDER BY check_name COLLATE "C") FROM ai_chat_run.health() WHERE NOT ok;
+	SELECT count(*) FROM ai_chat_run.active_runs;
 	SQL
 is($standby->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'ai_chat_run%'"),
 	0, 'no process of ours is on a standby');

@@ -48,10 +48,49 @@ is($node->safe_psql('postgres', <<~SQL), 't', 'a heartbeat is written to the row
 	COMMIT;
 	SQL
 
+# ---- what needs preloading ----
+
+my $waiting = "'$run', '$WS', '1 h'";
+for my $call (
+	"CALL ai_chat_run.await_run($waiting)",
+	"CALL ai_chat_run.await_stop($waiting)",
+	"CALL ai_chat_run.await_stops('web-1')",
+	"CALL ai_chat_run.supersede_run('@{[chat(2)]}', '$run', '$WS')",
+	"SELECT ai_chat_run.attach_runner('web-1')",
+	"SELECT ai_chat_run.is_locally_active('$run')")
+{
+	my $err;
+	$node->psql('postgres', "\\set VERBOSITY verbose\n$call;", stderr => \$err);
+	like($err, qr/ERROR:  55000: .*\nHINT:  .*shared_preload_libraries = 'ai_chat_run'/, "$call needs preloading");
+}
+is(runs($node, 'postgres', 2), '2 running', 'and has done nothing');
+
+# Nor has it a setting for the size of what is not there.
+my $err;
+$node->psql('postgres', 'SHOW ai_chat_run.max_active_runs', stderr => \$err);
+like($err, qr/unrecognized configuration parameter/, 'max_active_runs');
+
+# A stop is the row's, so it waits for who has it, and goes with the transaction.
+my $client = $node->background_psql('postgres');
+$client->query_safe("BEGIN; SELECT FROM $RUNS WHERE id = '$run' FOR UPDATE");
+$node->psql('postgres', "\\set VERBOSITY sqlstate\nSELECT ai_chat_run.request_stop('$run', '$WS');", stderr => \$err);
+like($err, qr/ERROR:  55P03$/, 'a stop of a run whose row is locked');
+$client->query_safe('COMMIT');
+is($node->safe_psql('postgres', <<~SQL), "t\ncontinue\nt\nstop", 'a stop that is rolled back, and one that is not');
+	BEGIN; SELECT ai_chat_run.request_stop('$run', '$WS'); ROLLBACK;
+	SELECT ai_chat_run.heartbeat('$run', '$WS');
+	SELECT ai_chat_run.request_stop('$run', '$WS');
+	SELECT ai_chat_run.heartbeat('$run', '$WS');
+	SQL
+
+# A heartbeat keeps it from a sweep by hand.
+$node->safe_psql('postgres', "UPDATE $RUNS SET updated_at = now() - interval '1 year' WHERE id = '$run'");
+is($node->safe_psql('postgres', "SELECT ai_chat_run.heartbeat('$run', '$WS'), ai_chat_run.sweep_runs('1 day')"), 'stop|0',
+	'a run that was heard of');
+
 # ---- a crash ----
 
 my $decided = begin_run($node, 'postgres', 3);
-my $client = $node->background_psql('postgres');
 $client->query_safe("BEGIN; SELECT FROM $RUNS WHERE id = '$decided' FOR UPDATE");
 is($node->safe_psql('postgres', "SELECT ai_chat_run.finalize_run('$decided', '$WS', 'error', 'model error')"),
 	'deferred', 'a finalization is deferred');

@@ -11,7 +11,8 @@ use Test::More;
 use Time::HiRes 'usleep';
 
 our @EXPORT = qw($WS new_server chat begin_run add_ended_run runs wait_until log_end log_since swept_lines wait_swept
-  workers workers_started set_conf crash_backend server_pid start_again abandon);
+  workers workers_started set_conf change_conf crash_backend server_pid start_again abandon start_call wait_asleep start_waiting
+  answer last_words kill_client);
 
 # The workspace of all runs.
 our $WS = '00000000-0000-4000-9000-000000000001';
@@ -145,6 +146,16 @@ sub set_conf
 	return;
 }
 
+# change_conf(NODE, NAME => VALUE...): with a reload, and until new sessions see it. Values as SHOW shows them.
+sub change_conf
+{
+	my ($node, %settings) = @_;
+	set_conf($node, %settings);
+	$node->reload;
+	wait_until($node, 'postgres', "SHOW $_", $settings{$_}) for sort keys %settings;
+	return;
+}
+
 sub server_pid
 {
 	my ($node) = @_;
@@ -183,6 +194,69 @@ sub start_again
 		$node->stop('fast', fail_ok => 1);
 	}
 	die 'the server does not start again';
+}
+
+# start_call(SESSION, CALL): sends it and does not wait for its end.
+sub start_call
+{
+	my ($session, $call) = @_;
+	my $out = $session->query_until(qr/^calling\n/m, "\\echo calling\n$call;\n");
+
+	# It may have ended by now, and what it returned have come along.
+	$session->{stdout} = $out =~ s/^calling\n//r;
+	return;
+}
+
+# wait_asleep(NODE, PID...): until these backends sleep in a call of ours.
+sub wait_asleep
+{
+	my ($node, @pids) = @_;
+	my $list = join ', ', @pids;
+	wait_until($node, 'postgres', <<~SQL, scalar @pids);
+		SELECT count(*) FROM pg_stat_activity WHERE pid IN ($list) AND wait_event_type = 'Extension'
+		SQL
+	return;
+}
+
+# start_waiting(NODE, DATABASE, CALL): a session asleep in that call, and its backend's process id.
+sub start_waiting
+{
+	my ($node, $db, $call) = @_;
+	my $session = $node->background_psql($db, on_error_stop => 0);
+	my $pid = $session->query_safe('SELECT pg_backend_pid()');
+
+	start_call($session, $call);
+	wait_asleep($node, $pid);
+	return ($session, $pid);
+}
+
+# answer(SESSION): waits for the end of the call that it is in: what it returned, or the message of its error.
+sub answer
+{
+	my ($session) = @_;
+	my $out = $session->query('');
+	my $err = $session->{stderr};
+
+	$session->{stderr} = '';
+	return $out if $err !~ /^(?:psql:\S+ )?(ERROR|WARNING):  (.*)/m;
+	return "$1: $2";
+}
+
+# last_words(SESSION): waits for the end of one whose backend ends, and returns its messages.
+sub last_words
+{
+	my ($session) = @_;
+	$session->{run}->finish;
+	return $session->{stderr};
+}
+
+# kill_client(SESSION): kill -9 of the client process.
+sub kill_client
+{
+	my ($session) = @_;
+	$session->{run}->signal('KILL');
+	$session->{run}->finish;
+	return;
 }
 
 # abandon(SESSION): ends a background psql whose backend is gone, or will be.
