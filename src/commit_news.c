@@ -191,13 +191,17 @@ acr_news_all_gone(void)
 	my_pending()->all_gone = true;
 }
 
-/* Has the transaction changed runs, so that only the rows tell how they are? */
+/*
+ * Has the transaction changed runs, so that only the rows tell how they are?  Of
+ * a direct insert there is no more news than that something may be active.
+ */
 bool
 acr_news_of_runs_pending(void)
 {
 	for (Pending *record = pending; record != NULL; record = record->outer)
 	{
-		if (record->n_runs > 0 || record->all_changed)
+		if (record->n_runs > 0 || record->all_changed ||
+			(record->news & ACR_NEWS_ACTIVE) != 0)
 			return true;
 	}
 	return false;

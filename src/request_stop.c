@@ -126,13 +126,14 @@ raise_flag(StopRequest *request)
 
 /*
  * The flag is raised, but the row could not be written.  Is there something to
- * stop?  A reader does not wait for the row.
+ * stop?  A reader does not wait for the row.  Returns false if that cannot be
+ * found out either.
  */
 static bool
-is_active(StopRequest *request, const pg_uuid_t *flagged)
+look_again(StopRequest *request, const pg_uuid_t *flagged)
 {
 	request->key.id = *flagged;
-	return acr_attempt(track_body, request) == NULL && request->active;
+	return acr_attempt(track_body, request) == NULL;
 }
 
 static void
@@ -158,10 +159,13 @@ request_stop(AcrAttemptBody body, StopRequest *request, bool run_known)
 
 	if (failure != NULL)
 	{
-		if (!flagged || !is_active(request, &flagged_id))
+		if (!flagged || !look_again(request, &flagged_id))
 			ReThrowError(failure);
-		warn_not_recorded(request, failure);
-		acr_count_now(ACR_STOPS);
+		if (request->active)
+		{
+			warn_not_recorded(request, failure);
+			acr_count_now(ACR_STOPS);
+		}
 	}
 	else if (request->marked)
 		acr_count_at_commit(ACR_STOPS, 1);

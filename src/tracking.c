@@ -6,7 +6,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "commit_news.h"
 #include "run_batch.h"
 #include "shared_state.h"
@@ -23,8 +22,8 @@ acr_track_fill(AcrLiveRun *live, const pg_uuid_t *workspace_id,
 }
 
 /*
- * A transaction that has written may see its own changes, which others must not
- * learn of yet.
+ * A transaction that has changed runs may see its own changes, which others must
+ * not learn of yet.
  */
 static bool
 find_only(const AcrRunKey *key, AcrRun *run, bool *tracked)
@@ -53,7 +52,7 @@ acr_track(const AcrRunKey *key, bool heard, AcrRun *run, bool *tracked)
 	*tracked = false;
 	if (!acr_shared_exists())
 		return acr_table_find(key, run);
-	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
+	if (acr_news_of_runs_pending())
 		return find_only(key, run, tracked);
 
 	acr_live_key(&live_key, &key->id);

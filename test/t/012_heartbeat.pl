@@ -149,9 +149,24 @@ is(version($alive), $version, 'all the time the row of the run that lives on was
 
 # Nobody has called since; a stop that somebody requests is no call of the runner.
 my @run = ($alive, map { begin_run($node, 'postgres', $_) } 7 .. 9);
+my $locked = begin_run($node, 'postgres', 99);
 is(join('', map { is_locally_active($_) } @run), 'tttt', 'before a restart');
 $node->restart;
 is(join('', map { is_locally_active($_) } @run), 'ffff', 'after a restart nobody has called');
+
+# A stop is told though the row is locked, also of a run that nobody has called for, by a transaction that has written.
+my $holder = $node->background_psql('postgres');
+$holder->query_safe("BEGIN; SELECT FROM $RUNS WHERE id = '$locked' FOR UPDATE");
+is($node->safe_psql('postgres', <<~SQL), 't', 'a stop of a run that is not tracked');
+	BEGIN;
+	CREATE TEMP TABLE written ();
+	SELECT ai_chat_run.request_stop('$locked', '$WS');
+	COMMIT;
+	SQL
+is(heartbeat($locked), 'stop', 'is told while its row is locked');
+$holder->query_safe('COMMIT');
+$holder->quit;
+is($node->safe_psql('postgres', "SELECT ai_chat_run.finalize_run('$locked', '$WS', 'aborted')"), 'finalized', 'and it ends');
 is($node->safe_psql('postgres', <<~SQL), "continue\ncontinue\nt", 'two runners call, a client requests a stop');
 	SELECT $call;
 	SELECT ai_chat_run.record_step('$run[1]', '$WS', 1);
@@ -169,8 +184,9 @@ is(join('', map { is_locally_active($_) } @run), 'ffff', 'after a crash nobody h
 is(join(' ', map { heartbeat($_) } @run[ 0 .. 2 ]), 'continue continue stop', 'all is in the rows');
 change_conf($node, 'ai_chat_run.stale_after' => '1s', 'ai_chat_run.reconcile_interval' => '100ms');
 wait_until($node, 'postgres', "SELECT status FROM $RUNS WHERE id = '$run[3]'", 'aborted');
-is($node->safe_psql('postgres', "SELECT finished_at > '$crashed_at'::timestamptz + interval '1 s' FROM $RUNS WHERE id = '$run[3]'"),
-	't', 'silence is counted from there');
+is($node->safe_psql('postgres', <<~SQL), 't', 'silence is counted from there');
+	SELECT finished_at > '$crashed_at'::timestamptz + interval '1 s' FROM $RUNS WHERE id = '$run[3]'
+	SQL
 
 # ---- more runs than shared memory holds ----
 
