@@ -8,9 +8,10 @@
  * counts, news for the launcher, and what happened to runs: which are active,
  * which were settled, which are to stop.  The latter wakes who waits for it.
  *
- * The server calls us for the commit when others can see it already.  For a
- * run that was begun that is late: somebody may have settled it by then.  So
- * its entry is expected before the commit, and confirmed after (live_runs.c).
+ * The server calls us for the commit when others can see it already.  That is
+ * late: a run that was begun may be settled by then, and one that was settled
+ * must not be taken for active.  So it is announced before the commit, and told
+ * after (live_runs.c).
  *
  * A prepared transaction commits in another session, which cannot know what it
  * did, only that it was one of these (prepared.c): its counts are left out, and
@@ -28,6 +29,7 @@
 #include "prepared.h"
 #include "run_state.h"
 #include "shared_state.h"
+#include "storage/ipc.h"
 #include "utils/memutils.h"
 #include "wakeup.h"
 
@@ -46,6 +48,7 @@ typedef struct RunNews
 	struct RunNews *next;
 	RunNewsKind kind;
 	AcrLiveKey	key;
+	bool		announced;		/* shared memory is prepared for it */
 	AcrLiveTicket ticket;		/* of a run that is active */
 	AcrLiveRun *run;			/* likewise */
 	bool		stop_requested; /* likewise */
@@ -63,10 +66,14 @@ typedef struct Pending
 	int			n_runs;
 	bool		all_changed;	/* and then there are none */
 	bool		all_gone;		/* likewise, since there are no runs at all */
+	bool		distrusting;	/* announced that */
 } Pending;
 
 /* innermost record; lives in TopTransactionContext */
 static Pending *pending = NULL;
+
+/* does this session distrust what is known, for a COMMIT PREPARED? */
+static bool committing_prepared = false;
 
 static Pending *
 my_pending(void)
@@ -221,16 +228,26 @@ acr_counter_of_status(const char *status)
 
 /* ---- telling ---- */
 
+/* Before the commit: prepares shared memory for what will be told. */
 static void
-expect_runs(void)
+announce_runs(void)
 {
 	for (RunNews *news = pending->first_run; news != NULL; news = news->next)
 	{
-		if (news->kind != RUN_ACTIVE)
-			continue;
-		acr_live_expect(&news->ticket, &news->key);
-		if (news->ticket.number == 0)
-			acr_count_now(ACR_UNTRACKED);
+		if (news->kind == RUN_ACTIVE)
+		{
+			acr_live_expect(&news->ticket, &news->key);
+			if (news->ticket.number == 0)
+				acr_count_now(ACR_UNTRACKED);
+		}
+		else if (news->kind == RUN_SETTLED)
+			acr_live_begin_settling(&news->key);
+		news->announced = true;
+	}
+	if (pending->all_changed)
+	{
+		acr_live_begin_distrust();
+		pending->distrusting = true;
 	}
 }
 
@@ -256,19 +273,15 @@ tell_run(const RunNews *news)
 }
 
 static void
-tell_all_changed(void)
-{
-	acr_live_distrust_all();
-	acr_wakeup_signal_all();
-}
-
-static void
 tell_all(void)
 {
 	for (RunNews *news = pending->first_run; news != NULL; news = news->next)
 		tell_run(news);
-	if (pending->all_changed)
-		tell_all_changed();
+	if (pending->distrusting)
+	{
+		acr_live_end_distrust();
+		acr_wakeup_signal_all();
+	}
 	if (pending->all_gone)
 		acr_live_forget_database(MyDatabaseId);
 
@@ -281,7 +294,7 @@ tell_all(void)
 		acr_databases_raise(pending->news);
 }
 
-/* The transaction failed after its runs were expected. */
+/* The transaction failed, maybe after its runs were announced. */
 static void
 give_up_runs(void)
 {
@@ -291,9 +304,13 @@ give_up_runs(void)
 		outermost = outermost->outer;
 	for (RunNews *news = outermost->first_run; news != NULL; news = news->next)
 	{
-		if (news->ticket.number != 0)
+		if (news->announced && news->kind == RUN_ACTIVE)
 			acr_live_give_up(&news->ticket);
+		else if (news->announced && news->kind == RUN_SETTLED)
+			acr_live_end_settling(&news->key);
 	}
+	if (outermost->distrusting)
+		acr_live_end_distrust();
 }
 
 static void
@@ -305,7 +322,7 @@ at_xact_event(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
-			expect_runs();
+			announce_runs();
 			break;
 		case XACT_EVENT_COMMIT:
 			tell_all();
@@ -324,14 +341,38 @@ at_xact_event(XactEvent event, void *arg)
 	}
 }
 
+static void
+end_distrust_at_exit(int code, Datum arg)
+{
+	if (committing_prepared)
+		acr_live_end_distrust();
+}
+
 /*
- * A prepared transaction that may have changed runs has been committed.  Nobody
- * knows what it did, so everybody looks.
+ * A prepared transaction that may have changed runs is about to be committed.
  */
+void
+acr_news_prepared_committing(void)
+{
+	static bool exit_registered = false;
+
+	if (!exit_registered)
+	{
+		before_shmem_exit(end_distrust_at_exit, (Datum) 0);
+		exit_registered = true;
+	}
+	acr_databases_prepare();
+	acr_live_begin_distrust();
+	committing_prepared = true;
+}
+
+/* It was, or that failed.  Nobody knows what it did, so everybody looks. */
 void
 acr_news_prepared_committed(void)
 {
-	tell_all_changed();
+	committing_prepared = false;
+	acr_live_end_distrust();
+	acr_wakeup_signal_all();
 	acr_databases_raise(ACR_NEWS_ACTIVE | ACR_NEWS_DEFERRED);
 }
 

@@ -21,6 +21,7 @@ extern void acr_news_run_stopped(const pg_uuid_t *run_id, const char *runner);
 extern void acr_news_all_gone(void);
 extern bool acr_news_of_runs_pending(void);
 
+extern void acr_news_prepared_committing(void);
 extern void acr_news_prepared_committed(void);
 
 #endif							/* ACR_COMMIT_NEWS_H */

@@ -18,6 +18,7 @@ typedef struct AcrLiveEntry
 	uint64		ticket;
 	uint32		epoch;
 	bool		confirmed;
+	int			settling;		/* transactions about to settle the run */
 	TimestampTz looked_at;		/* at the row */
 	AcrLiveRun	run;
 

@@ -25,11 +25,16 @@
  *
  * An entry that somebody made anew in between has another ticket number.
  *
+ * A commit can be seen by others before its session is told of it.  So before
+ * the commit the entry is marked as settling, and nobody believes that the run
+ * is active any more; the row tells, which changes at the instant of the commit.
+ *
  * There are changes of a row that nobody is told of: a prepared transaction is
  * committed by a session that does not know what it did; a trigger may be
- * disabled.  For the first, and whatever else may have changed any row,
- * acr_live_distrust_all() begins a new epoch: entries of an older one are not
- * current until their row was looked at again.  For the rest, an entry is
+ * disabled.  For the first, and whatever else may have changed any row, while it
+ * is being committed nobody believes any entry, and with its end a new epoch
+ * begins: entries of an older one are not current until their row was looked at
+ * again.  For the rest, an entry is
  * current for a minute only after its row was last looked at.
  *
  * The table of the runs is part of the key, so that nothing is left over from
@@ -53,6 +58,7 @@
 
 typedef struct LiveRunsState
 {
+	pg_atomic_uint32 distrust;	/* sessions whose commit may settle any run */
 	pg_atomic_uint64 last_ticket;
 	pg_atomic_uint32 epoch;
 	pg_atomic_uint32 n;			/* entries */
@@ -78,6 +84,7 @@ acr_live_shmem_init(void)
 	state = ShmemInitStruct("ai_chat_run live runs", sizeof(LiveRunsState), &found);
 	if (!found)
 	{
+		pg_atomic_init_u32(&state->distrust, 0);
 		pg_atomic_init_u64(&state->last_ticket, 0);
 		pg_atomic_init_u32(&state->epoch, 0);
 		pg_atomic_init_u32(&state->n, 0);
@@ -135,6 +142,7 @@ make_entry(const AcrLiveKey *key)
 	entry->ticket = pg_atomic_add_fetch_u64(&state->last_ticket, 1);
 	entry->epoch = 0;
 	entry->confirmed = false;
+	entry->settling = 0;
 	entry->looked_at = 0;
 	memset(&entry->run, 0, sizeof(entry->run));
 	pg_atomic_init_u64(&entry->heard_at, 0);
@@ -158,7 +166,8 @@ acr_live_epoch(void)
 bool
 acr_live_is_current(const AcrLiveEntry *entry)
 {
-	return entry->confirmed &&
+	return entry->confirmed && entry->settling == 0 &&
+		pg_atomic_read_u32(&state->distrust) == 0 &&
 		entry->epoch == acr_live_epoch() &&
 		!TimestampDifferenceExceeds(entry->looked_at, GetCurrentTimestamp(), CURRENT_MS);
 }
@@ -290,7 +299,37 @@ acr_live_give_up(const AcrLiveTicket *ticket)
 	LWLockRelease(lock);
 }
 
-/* ---- by what was committed ---- */
+/* ---- by what is about to be committed, and was ---- */
+
+/*
+ * The run will be settled by a commit that is about to come: from now on only
+ * the row tells.  An entry is made for that if there is none, lest somebody else
+ * confirms one of his own in between.
+ */
+void
+acr_live_begin_settling(const AcrLiveKey *key)
+{
+	LWLock	   *lock;
+	AcrLiveEntry *entry = acr_live_lock_entry(key, LW_EXCLUSIVE, &lock);
+
+	if (entry == NULL)
+		entry = make_entry(key);
+	if (entry != NULL)
+		entry->settling++;
+	LWLockRelease(lock);
+}
+
+/* That commit has failed. */
+void
+acr_live_end_settling(const AcrLiveKey *key)
+{
+	LWLock	   *lock;
+	AcrLiveEntry *entry = acr_live_lock_entry(key, LW_EXCLUSIVE, &lock);
+
+	if (entry != NULL && entry->settling > 0)
+		entry->settling--;
+	LWLockRelease(lock);
+}
 
 /* Whatever is known of the run, it is settled. */
 void
@@ -316,9 +355,20 @@ acr_live_note_stop(const AcrLiveKey *key)
 	LWLockRelease(lock);
 }
 
-/* Any run may be settled by now. */
+/*
+ * A commit that is about to come may settle any run: until the end of that only
+ * rows tell.  Each beginning needs its end.
+ */
 void
-acr_live_distrust_all(void)
+acr_live_begin_distrust(void)
+{
+	pg_atomic_fetch_add_u32(&state->distrust, 1);
+}
+
+/* It has come, or failed: what was known before is void. */
+void
+acr_live_end_distrust(void)
 {
 	pg_atomic_fetch_add_u32(&state->epoch, 1);
+	pg_atomic_fetch_sub_u32(&state->distrust, 1);
 }

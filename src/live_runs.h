@@ -57,10 +57,13 @@ extern void acr_live_forget_unchanged(const AcrLiveTicket *ticket);
 extern void acr_live_forget_expected(const AcrLiveTicket *ticket);
 extern void acr_live_give_up(const AcrLiveTicket *ticket);
 
-/* by what was committed */
+/* by what is about to be committed, and was */
+extern void acr_live_begin_settling(const AcrLiveKey *key);
+extern void acr_live_end_settling(const AcrLiveKey *key);
 extern void acr_live_forget(const AcrLiveKey *key);
 extern void acr_live_note_stop(const AcrLiveKey *key);
-extern void acr_live_distrust_all(void);
+extern void acr_live_begin_distrust(void);
+extern void acr_live_end_distrust(void);
 
 /* by what is called */
 extern bool acr_live_hear(const AcrRunKey *run, bool *stop_requested);

@@ -67,25 +67,31 @@ acr_prepared_expect(const char *gid)
 	strlcpy(preparing, gid, GIDSIZE);
 }
 
-/* This session's transaction has changed runs, and is prepared now. */
-void
-acr_prepared_add(void)
+static void
+add(const char *gid)
 {
 	bool		found;
 
 	LWLockAcquire(acr_shared_lock(ACR_LOCK_PREPARED), LW_EXCLUSIVE);
 	/* If one does not fit, we know nothing of any. */
-	if (hash_search(prepared, preparing, HASH_ENTER_NULL, &found) == NULL)
+	if (hash_search(prepared, gid, HASH_ENTER_NULL, &found) == NULL)
 		pg_atomic_write_u32(old_ones, 1);
 	LWLockRelease(acr_shared_lock(ACR_LOCK_PREPARED));
 }
 
+/* This session's transaction has changed runs, and is prepared now. */
+void
+acr_prepared_add(void)
+{
+	add(preparing);
+}
+
 /*
- * The prepared transaction was committed, or rolled back.  Returns whether it
- * may have changed runs.
+ * The prepared transaction is about to be committed, or rolled back.  Returns
+ * whether it is known to have changed runs.
  */
 bool
-acr_prepared_remove(const char *gid)
+acr_prepared_take(const char *gid)
 {
 	char		key[GIDSIZE];
 	bool		found;
@@ -94,7 +100,17 @@ acr_prepared_remove(const char *gid)
 	LWLockAcquire(acr_shared_lock(ACR_LOCK_PREPARED), LW_EXCLUSIVE);
 	(void) hash_search(prepared, key, HASH_REMOVE, &found);
 	LWLockRelease(acr_shared_lock(ACR_LOCK_PREPARED));
-	return found || acr_prepared_old_ones();
+	return found;
+}
+
+/* That has failed. */
+void
+acr_prepared_put_back(const char *gid)
+{
+	char		key[GIDSIZE];
+
+	strlcpy(key, gid, GIDSIZE);
+	add(key);
 }
 
 /* May there be any that are older than this life of the server? */

@@ -44,6 +44,54 @@ prepared_gid(Node *command, TransactionStmtKind *kind)
 }
 
 static void
+call_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
+			 ProcessUtilityContext context, ParamListInfo params,
+			 QueryEnvironment *queryEnv, DestReceiver *dest,
+			 QueryCompletion *qc)
+{
+	if (prev_process_utility_hook)
+		prev_process_utility_hook(pstmt, queryString, readOnlyTree, context,
+								  params, queryEnv, dest, qc);
+	else
+		standard_ProcessUtility(pstmt, queryString, readOnlyTree, context,
+								params, queryEnv, dest, qc);
+}
+
+/*
+ * COMMIT PREPARED or ROLLBACK PREPARED.  The name is taken off the list before,
+ * since it may be given anew as soon as the command is done.
+ */
+static void
+call_for_prepared(const char *gid, bool commits, PlannedStmt *pstmt,
+				  const char *queryString, bool readOnlyTree,
+				  ProcessUtilityContext context, ParamListInfo params,
+				  QueryEnvironment *queryEnv, DestReceiver *dest,
+				  QueryCompletion *qc)
+{
+	bool		listed = acr_prepared_take(gid);
+	bool		ours = commits && (listed || acr_prepared_old_ones());
+
+	if (ours)
+		acr_news_prepared_committing();
+	PG_TRY();
+	{
+		call_utility(pstmt, queryString, readOnlyTree, context, params, queryEnv,
+					 dest, qc);
+	}
+	PG_CATCH();
+	{
+		if (listed)
+			acr_prepared_put_back(gid);
+		if (ours)
+			acr_news_prepared_committed();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	if (ours)
+		acr_news_prepared_committed();
+}
+
+static void
 watch_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 			  ProcessUtilityContext context, ParamListInfo params,
 			  QueryEnvironment *queryEnv, DestReceiver *dest,
@@ -56,16 +104,14 @@ watch_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	if (gid != NULL && kind == TRANS_STMT_PREPARE)
 		acr_prepared_expect(gid);
 
-	if (prev_process_utility_hook)
-		prev_process_utility_hook(pstmt, queryString, readOnlyTree, context,
-								  params, queryEnv, dest, qc);
+	if (gid != NULL && kind != TRANS_STMT_PREPARE)
+		call_for_prepared(gid, kind == TRANS_STMT_COMMIT_PREPARED, pstmt,
+						  queryString, readOnlyTree, context, params, queryEnv,
+						  dest, qc);
 	else
-		standard_ProcessUtility(pstmt, queryString, readOnlyTree, context,
-								params, queryEnv, dest, qc);
+		call_utility(pstmt, queryString, readOnlyTree, context, params, queryEnv,
+					 dest, qc);
 
-	if (gid != NULL && kind != TRANS_STMT_PREPARE && acr_prepared_remove(gid) &&
-		kind == TRANS_STMT_COMMIT_PREPARED)
-		acr_news_prepared_committed();
 	if (discards)
 		acr_runners_depart();
 }
