@@ -48,6 +48,9 @@
 
 PG_FUNCTION_INFO_V1(acr_supersede_run);
 
+/* Before a step is repeated, unless something happens. */
+#define RETRY_PAUSE_MS	100
+
 /* How often to repeat a step after a serialization failure. */
 #define MAX_ROUNDS	100
 
@@ -59,7 +62,8 @@ typedef struct Supersession
 	bool		force;
 	AcrWait		wait;
 
-	bool		told;			/* the target was active, and was told to stop */
+	bool		was_active;		/* the target, when we came */
+	bool		told;			/* and it was told to stop */
 	bool		target_over;	/* terminal, or gone */
 	bool		again;			/* the last step failed, and is to be repeated */
 	int			serialization_failures;
@@ -140,7 +144,7 @@ begin_new(Supersession *s)
 	else if (failure != NULL)
 		set_outcome(s, "timeout", NULL);
 	else if (s->begun == ACR_BEGAN)
-		set_outcome(s, s->told ? "superseded" : "began", &s->new_run.key.id);
+		set_outcome(s, s->was_active ? "superseded" : "began", &s->new_run.key.id);
 	else
 		set_outcome(s, "mismatch", s->begun == ACR_BUSY ? &s->run_id : NULL);
 }
@@ -237,7 +241,10 @@ look_and_tell(Supersession *s)
 							   &s->new_run.key.workspace_id, &active))
 		begin_new(s);
 	else if (memcmp(&active.id, &s->target.id, UUID_LEN) == 0)
+	{
+		s->was_active = true;
 		tell_target(s);
+	}
 	else if (settle_rival(s, &active))
 		begin_new(s);
 	else
@@ -284,8 +291,8 @@ supersede_claimed(Supersession *s, uint32 wait_event)
 		s->again = false;
 		acr_wait_before_look(&s->wait);
 		take_step(s);
-		if (s->outcome == NULL && !s->again)
-			(void) acr_wait_sleep(&s->wait);
+		if (s->outcome == NULL)
+			(void) acr_wait_sleep_for(&s->wait, s->again ? RETRY_PAUSE_MS : PG_INT64_MAX);
 
 		/* The new run shall not be older than what we have slept through. */
 		acr_procedure_let_go(&s->proc);

@@ -189,12 +189,20 @@ sleep_once(long ms, uint32 wait_event)
 bool
 acr_wait_sleep(AcrWait *wait)
 {
+	return acr_wait_sleep_for(wait, wait->timeout_ms);
+}
+
+/* The same, but not for longer than the given time. */
+bool
+acr_wait_sleep_for(AcrWait *wait, int64 ms)
+{
 	Bucket	   *bucket = &buckets[wait->bucket];
+	int64		end = Max(acr_wait_time_left(wait) - ms, 0);
 	bool		woken;
 
 	for (;;)
 	{
-		int64		left = acr_wait_time_left(wait);
+		int64		left = acr_wait_time_left(wait) - end;
 
 		ConditionVariablePrepareToSleep(&bucket->sleepers);
 		woken = pg_atomic_read_u64(&bucket->events) != wait->seen;

@@ -33,5 +33,6 @@ extern void acr_wait_watch(AcrWait *wait, uint32 bucket, uint32 wait_event);
 extern void acr_wait_before_look(AcrWait *wait);
 extern int64 acr_wait_time_left(const AcrWait *wait);
 extern bool acr_wait_sleep(AcrWait *wait);
+extern bool acr_wait_sleep_for(AcrWait *wait, int64 ms);
 
 #endif							/* ACR_WAKEUP_H */
