@@ -30,6 +30,7 @@ typedef struct AcrDatabase
 
 	/* The launcher and the worker write these, under the lock. */
 	AcrVisitState visit;
+	uint32		visit_number;	/* of the current or last one */
 	bool		has_extension;	/* as of the last visit */
 	AcrTask		tasks[ACR_N_TASKS];
 	TimestampTz visited_at;		/* end of the last visit */

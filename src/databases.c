@@ -53,8 +53,8 @@ acr_databases_shmem_init(void)
 
 	ctl.keysize = sizeof(Oid);
 	ctl.entrysize = sizeof(AcrDatabase);
-	databases = ShmemInitHash("ai_chat_run databases", 64, ACR_MAX_DATABASES,
-							  &ctl, HASH_ELEM | HASH_BLOBS);
+	databases = ShmemInitHash("ai_chat_run databases", ACR_MAX_DATABASES, ACR_MAX_DATABASES,
+							  &ctl, HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
 }
 
 /*

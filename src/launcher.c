@@ -50,7 +50,7 @@
 typedef struct RunningWorker
 {
 	BackgroundWorkerHandle *handle; /* NULL: a free place */
-	Oid			dboid;
+	AcrVisitClaim claim;
 } RunningWorker;
 
 static RunningWorker workers[MAX_WORKERS];
@@ -121,7 +121,7 @@ reap_workers(void)
 		if (workers[i].handle == NULL ||
 			GetBackgroundWorkerPid(workers[i].handle, &pid) != BGWH_STOPPED)
 			continue;
-		acr_visits_lost(workers[i].dboid);
+		acr_visits_lost(&workers[i].claim);
 		pfree(workers[i].handle);
 		workers[i].handle = NULL;
 	}
@@ -129,12 +129,12 @@ reap_workers(void)
 
 /* Asks the postmaster for a worker; false if there is no place for one. */
 static bool
-start_worker(RunningWorker *place, Oid dboid)
+start_worker(RunningWorker *place, const AcrVisitClaim *claim)
 {
 	BackgroundWorker worker = {0};
 
 	snprintf(worker.bgw_name, BGW_MAXLEN, "ai_chat_run worker for database %u",
-			 dboid);
+			 claim->dboid);
 	strlcpy(worker.bgw_type, "ai_chat_run worker", BGW_MAXLEN);
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
@@ -142,10 +142,10 @@ start_worker(RunningWorker *place, Oid dboid)
 	strlcpy(worker.bgw_library_name, ACR_EXTENSION, sizeof(worker.bgw_library_name));
 	strlcpy(worker.bgw_function_name, "acr_worker_main",
 			sizeof(worker.bgw_function_name));
-	worker.bgw_main_arg = ObjectIdGetDatum(dboid);
+	memcpy(worker.bgw_extra, claim, sizeof(*claim));
 	worker.bgw_notify_pid = MyProcPid;
 
-	place->dboid = dboid;
+	place->claim = *claim;
 	return RegisterDynamicBackgroundWorker(&worker, &place->handle);
 }
 
@@ -183,13 +183,13 @@ start_due_workers(void)
 	periodic_due = TimestampTzPlusMilliseconds(now, acr_reconcile_interval);
 	while ((place = free_place()) != NULL)
 	{
-		Oid			dboid = acr_visits_claim_due(now, periodic_due, &next_due);
+		AcrVisitClaim claim = acr_visits_claim_due(now, periodic_due, &next_due);
 
-		if (!OidIsValid(dboid))
+		if (!OidIsValid(claim.dboid))
 			break;
-		if (!start_worker(place, dboid))
+		if (!start_worker(place, &claim))
 		{
-			acr_visits_unclaim(dboid);
+			acr_visits_unclaim(&claim);
 			book_refusal(now);
 			return refused_until;
 		}

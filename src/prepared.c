@@ -6,7 +6,8 @@
  * identifiers that their users gave them, so that COMMIT PREPARED of all others
  * costs nothing.  Of those that are older than this life of the server we know
  * nothing; until a worker has found that there are none, every one that is
- * committed may be ours.  Once there are none there never will be.
+ * committed may be ours.  Once there are none there never will be.  It is the
+ * same, and for ever, if one does not fit.
  *
  * The server tells us that a transaction is being prepared without saying under
  * which name; that is remembered from the command.  We are told before anybody
@@ -21,6 +22,7 @@
 #include "port/atomics.h"
 #include "prepared.h"
 #include "shared_state.h"
+#include "storage/ipc.h"
 #include "storage/shmem.h"
 #include "utils/hsearch.h"
 
@@ -30,10 +32,19 @@ typedef struct Prepared
 } Prepared;
 
 static HTAB *prepared = NULL;
-static pg_atomic_uint32 *old_ones = NULL;	/* may there be any? */
+
+/* may there be some that we do not know? */
+static pg_atomic_uint32 *unknown_ones = NULL;
+
+#define NO_UNKNOWN_ONES		0
+#define UNTIL_NONE_IS_OLD	1
+#define FOR_EVER			2
 
 /* the name under which this session is about to prepare its transaction */
 static char preparing[GIDSIZE];
+
+/* what this session has taken off the table, to commit it or roll it back */
+static char taken[GIDSIZE];
 
 Size
 acr_prepared_shmem_size(void)
@@ -49,9 +60,9 @@ acr_prepared_shmem_init(void)
 	HASHCTL		ctl;
 	bool		found;
 
-	old_ones = ShmemInitStruct("ai_chat_run prepared", sizeof(pg_atomic_uint32), &found);
+	unknown_ones = ShmemInitStruct("ai_chat_run prepared", sizeof(pg_atomic_uint32), &found);
 	if (!found)
-		pg_atomic_init_u32(old_ones, 1);
+		pg_atomic_init_u32(unknown_ones, UNTIL_NONE_IS_OLD);
 
 	ctl.keysize = GIDSIZE;
 	ctl.entrysize = sizeof(Prepared);
@@ -73,9 +84,8 @@ add(const char *gid)
 	bool		found;
 
 	LWLockAcquire(acr_shared_lock(ACR_LOCK_PREPARED), LW_EXCLUSIVE);
-	/* If one does not fit, we know nothing of any. */
 	if (hash_search(prepared, gid, HASH_ENTER_NULL, &found) == NULL)
-		pg_atomic_write_u32(old_ones, 1);
+		pg_atomic_write_u32(unknown_ones, FOR_EVER);
 	LWLockRelease(acr_shared_lock(ACR_LOCK_PREPARED));
 }
 
@@ -86,6 +96,21 @@ acr_prepared_add(void)
 	add(preparing);
 }
 
+/* That was done, or it has failed. */
+void
+acr_prepared_end_take(bool done)
+{
+	if (!done && taken[0] != '\0')
+		add(taken);
+	taken[0] = '\0';
+}
+
+static void
+put_back_at_exit(int code, Datum arg)
+{
+	acr_prepared_end_take(false);
+}
+
 /*
  * The prepared transaction is about to be committed, or rolled back.  Returns
  * whether it is known to have changed runs.
@@ -93,35 +118,43 @@ acr_prepared_add(void)
 bool
 acr_prepared_take(const char *gid)
 {
-	char		key[GIDSIZE];
+	static bool exit_registered = false;
 	bool		found;
 
-	strlcpy(key, gid, GIDSIZE);
+	if (!exit_registered)
+	{
+		before_shmem_exit(put_back_at_exit, (Datum) 0);
+		exit_registered = true;
+	}
+
+	strlcpy(taken, gid, GIDSIZE);
 	LWLockAcquire(acr_shared_lock(ACR_LOCK_PREPARED), LW_EXCLUSIVE);
-	(void) hash_search(prepared, key, HASH_REMOVE, &found);
+	(void) hash_search(prepared, taken, HASH_REMOVE, &found);
 	LWLockRelease(acr_shared_lock(ACR_LOCK_PREPARED));
+	if (!found)
+		taken[0] = '\0';
 	return found;
 }
 
-/* That has failed. */
-void
-acr_prepared_put_back(const char *gid)
-{
-	char		key[GIDSIZE];
-
-	strlcpy(key, gid, GIDSIZE);
-	add(key);
-}
-
-/* May there be any that are older than this life of the server? */
+/* May there be any that changed runs and that we do not know? */
 bool
-acr_prepared_old_ones(void)
+acr_prepared_unknown_ones(void)
 {
-	return pg_atomic_read_u32(old_ones) != 0;
+	return pg_atomic_read_u32(unknown_ones) != NO_UNKNOWN_ONES;
 }
 
-void
-acr_prepared_no_old_ones(void)
+/* Is it to be found out whether any is older than this life of the server? */
+bool
+acr_prepared_doubtful(void)
 {
-	pg_atomic_write_u32(old_ones, 0);
+	return pg_atomic_read_u32(unknown_ones) == UNTIL_NONE_IS_OLD;
+}
+
+/* There is none that is so old. */
+void
+acr_prepared_none_is_old(void)
+{
+	uint32		expected = UNTIL_NONE_IS_OLD;
+
+	(void) pg_atomic_compare_exchange_u32(unknown_ones, &expected, NO_UNKNOWN_ONES);
 }

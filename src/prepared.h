@@ -12,9 +12,10 @@ extern void acr_prepared_shmem_init(void);
 extern void acr_prepared_expect(const char *gid);
 extern void acr_prepared_add(void);
 extern bool acr_prepared_take(const char *gid);
-extern void acr_prepared_put_back(const char *gid);
+extern void acr_prepared_end_take(bool done);
 
-extern bool acr_prepared_old_ones(void);
-extern void acr_prepared_no_old_ones(void);
+extern bool acr_prepared_unknown_ones(void);
+extern bool acr_prepared_doubtful(void);
+extern void acr_prepared_none_is_old(void);
 
 #endif							/* ACR_PREPARED_H */

@@ -30,8 +30,11 @@ static Attachment *attachments = NULL;
 /* has this session ever attached a name? */
 static bool have_attached = false;
 
-/* Takes an attachment back.  Caller holds the lock. */
-static void
+/*
+ * Takes an attachment back.  Returns true if the runner has departed then.
+ * Caller holds the lock.
+ */
+static bool
 undo(const Attachment *attachment)
 {
 	AcrRunner  *runner;
@@ -39,11 +42,12 @@ undo(const Attachment *attachment)
 	if (!attachment->was_there)
 	{
 		(void) hash_search(acr_runners_table(), &attachment->key, HASH_REMOVE, NULL);
-		return;
+		return false;
 	}
 	runner = hash_search(acr_runners_table(), &attachment->key, HASH_FIND, NULL);
 	if (runner != NULL)
 		*runner = attachment->before;
+	return attachment->before.state == ACR_RUNNER_DEPARTED;
 }
 
 /* Takes back those of this nesting level and of inner ones. */
@@ -57,8 +61,7 @@ undo_down_to(int level)
 	LWLockAcquire(acr_runners_lock(), LW_EXCLUSIVE);
 	while (attachments != NULL && attachments->level >= level)
 	{
-		undo(attachments);
-		departed |= attachments->was_there;
+		departed |= undo(attachments);
 		attachments = attachments->outer;
 	}
 	LWLockRelease(acr_runners_lock());

@@ -2,7 +2,9 @@
  * Visits of workers to databases: which is due, who is there, how it went.
  *
  * A visit is requested by the launcher, begun and ended by the worker; the
- * state is in the database's entry, so that it outlives a launcher.  A visit
+ * state is in the database's entry, so that it outlives a launcher.  Each has a
+ * number: a worker that comes too late, or is on its way out, and a launcher
+ * that hears of its end late, shall not take its successor's for it.  A visit
  * has several tasks, each with a time when it is due and with the failures that
  * it had in a row, after which it pauses.
  */
@@ -18,15 +20,18 @@
 #define PAUSE_MIN_S			1
 #define PAUSE_MAX_S			60
 
-/* Between two visits for news; a burst of news shall not mean one of workers. */
+/* Between two visits; a burst of news shall not mean one of workers. */
 #define VISIT_SPACING_MS	200
 
-/* in a worker: the entry of the database that it visits */
+/* in a worker: the entry of the database that it visits, until it has reported */
 static AcrDatabase *visited = NULL;
 
 /*
  * When is the next visit of this database due, given what its sessions told?
  * Caller holds the lock.
+ *
+ * Of a departure we wish to be told again once we know of it: the next one may
+ * come after a long time without any.  It is taken before we look.
  */
 static TimestampTz
 visit_due(AcrDatabase *db, TimestampTz periodic_due)
@@ -35,7 +40,7 @@ visit_due(AcrDatabase *db, TimestampTz periodic_due)
 	AcrTask    *silent = &db->tasks[ACR_TASK_SWEEP_SILENT];
 	AcrTask    *reap = &db->tasks[ACR_TASK_REAP];
 	TimestampTz spaced = TimestampTzPlusMilliseconds(db->visited_at, VISIT_SPACING_MS);
-	uint32		news = pg_atomic_read_u32(&db->news);
+	uint32		news = pg_atomic_fetch_and_u32(&db->news, ~ACR_NEWS_DEPARTED);
 	TimestampTz due = DT_NOEND;
 
 	if ((news & ACR_NEWS_DEFERRED) != 0)
@@ -48,20 +53,20 @@ visit_due(AcrDatabase *db, TimestampTz periodic_due)
 
 	for (int i = 0; i < ACR_N_TASKS; i++)
 		due = Min(due, db->tasks[i].due);
-	return Max(due, db->not_before);
+	return Max(Max(due, spaced), db->not_before);
 }
 
 /*
- * Claims one database whose visit is due, or returns InvalidOid.  Then
- * *next_due is the earliest time at which another one will be.
+ * Claims one visit that is due, or none.  Then *next_due is the earliest time at
+ * which there will be another one.
  */
-Oid
+AcrVisitClaim
 acr_visits_claim_due(TimestampTz now, TimestampTz periodic_due,
 					 TimestampTz *next_due)
 {
 	HASH_SEQ_STATUS seq;
 	AcrDatabase *db;
-	Oid			claimed = InvalidOid;
+	AcrVisitClaim claim = {InvalidOid, 0};
 
 	*next_due = DT_NOEND;
 	LWLockAcquire(acr_shared_lock(ACR_LOCK_REGISTRY), LW_EXCLUSIVE);
@@ -76,14 +81,15 @@ acr_visits_claim_due(TimestampTz now, TimestampTz periodic_due,
 		if (due <= now)
 		{
 			db->visit = ACR_VISIT_REQUESTED;
-			claimed = db->dboid;
+			claim.dboid = db->dboid;
+			claim.number = ++db->visit_number;
 			hash_seq_term(&seq);
 			break;
 		}
 		*next_due = Min(*next_due, due);
 	}
 	LWLockRelease(acr_shared_lock(ACR_LOCK_REGISTRY));
-	return claimed;
+	return claim;
 }
 
 /*
@@ -106,15 +112,25 @@ acr_visits_forget_claims(void)
 	LWLockRelease(acr_shared_lock(ACR_LOCK_REGISTRY));
 }
 
+/* The entry, if the visit is still asked for, and not begun.  Caller holds the lock. */
+static AcrDatabase *
+find_claimed(const AcrVisitClaim *claim)
+{
+	AcrDatabase *db = acr_databases_find(claim->dboid);
+
+	return db != NULL && db->visit == ACR_VISIT_REQUESTED &&
+		db->visit_number == claim->number ? db : NULL;
+}
+
 /* Gives a claim back, for later. */
 void
-acr_visits_unclaim(Oid dboid)
+acr_visits_unclaim(const AcrVisitClaim *claim)
 {
 	AcrDatabase *db;
 
 	LWLockAcquire(acr_shared_lock(ACR_LOCK_REGISTRY), LW_EXCLUSIVE);
-	db = acr_databases_find(dboid);
-	if (db != NULL && db->visit == ACR_VISIT_REQUESTED)
+	db = find_claimed(claim);
+	if (db != NULL)
 		db->visit = ACR_VISIT_NONE;
 	LWLockRelease(acr_shared_lock(ACR_LOCK_REGISTRY));
 }
@@ -223,13 +239,13 @@ book_failed_visit(AcrDatabase *db, const char *error)
  * server could not start it), the visit is still to be booked as failed.
  */
 void
-acr_visits_lost(Oid dboid)
+acr_visits_lost(const AcrVisitClaim *claim)
 {
 	AcrDatabase *db;
 
 	LWLockAcquire(acr_shared_lock(ACR_LOCK_REGISTRY), LW_EXCLUSIVE);
-	db = acr_databases_find(dboid);
-	if (db != NULL && db->visit == ACR_VISIT_REQUESTED)
+	db = find_claimed(claim);
+	if (db != NULL)
 		book_failed_visit(db, "could not start a worker");
 	LWLockRelease(acr_shared_lock(ACR_LOCK_REGISTRY));
 }
@@ -238,30 +254,27 @@ acr_visits_lost(Oid dboid)
 static void
 book_unreported_visit(int code, Datum arg)
 {
+	if (visited == NULL)
+		return;
 	LWLockAcquire(acr_shared_lock(ACR_LOCK_REGISTRY), LW_EXCLUSIVE);
-	if (visited->visit == ACR_VISIT_RUNNING)
-		book_failed_visit(visited, "the worker ended early");
+	book_failed_visit(visited, "the worker ended early");
 	LWLockRelease(acr_shared_lock(ACR_LOCK_REGISTRY));
 }
 
 /*
  * A worker begins its visit.  The news are taken first: what is raised from
  * now on asks for another visit.  Returns false if there is nothing to visit:
- * the entry is gone, or another worker is there, which happens when a launcher
- * died between asking for a worker and hearing of it.
+ * the entry is gone, or a new launcher has asked for another worker.
  */
 bool
-acr_visits_begin(Oid dboid, AcrVisit *visit)
+acr_visits_begin(const AcrVisitClaim *claim, AcrVisit *visit)
 {
-	bool		begun = false;
-
 	memset(visit, 0, sizeof(*visit));
 
 	LWLockAcquire(acr_shared_lock(ACR_LOCK_REGISTRY), LW_EXCLUSIVE);
-	visited = acr_databases_find(dboid);
-	if (visited != NULL && visited->visit != ACR_VISIT_RUNNING)
+	visited = find_claimed(claim);
+	if (visited != NULL)
 	{
-		begun = true;
 		visited->visit = ACR_VISIT_RUNNING;
 		memcpy(visit->tasks, visited->tasks, sizeof(visit->tasks));
 		visit->present_at_start = visited->present_at_start;
@@ -270,9 +283,9 @@ acr_visits_begin(Oid dboid, AcrVisit *visit)
 	}
 	LWLockRelease(acr_shared_lock(ACR_LOCK_REGISTRY));
 
-	if (begun)
+	if (visited != NULL)
 		before_shmem_exit(book_unreported_visit, (Datum) 0);
-	return begun;
+	return visited != NULL;
 }
 
 /* Ends the visit, with its report. */
@@ -295,6 +308,7 @@ acr_visits_end(const AcrVisit *visit)
 	db->boot_runs += visit->boot_runs;
 	if (visit->error != NULL)
 		set_last_error(db, visit->error);
+	visited = NULL;
 	LWLockRelease(acr_shared_lock(ACR_LOCK_REGISTRY));
 
 	acr_shared_wake_launcher();

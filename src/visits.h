@@ -24,6 +24,13 @@ typedef struct AcrTask
 	TimestampTz quiet_until;	/* end of the pause after the last one */
 } AcrTask;
 
+/* A visit that a worker was asked for, and the number that tells it from others. */
+typedef struct AcrVisitClaim
+{
+	Oid			dboid;			/* InvalidOid: there is none to be made */
+	uint32		number;
+} AcrVisitClaim;
+
 /* What a worker is given when its visit begins, and reports when it ends. */
 typedef struct AcrVisit
 {
@@ -35,14 +42,15 @@ typedef struct AcrVisit
 	const char *error;			/* what went wrong, or NULL */
 } AcrVisit;
 
-extern Oid	acr_visits_claim_due(TimestampTz now, TimestampTz periodic_due,
-								 TimestampTz *next_due);
+extern AcrVisitClaim acr_visits_claim_due(TimestampTz now,
+										  TimestampTz periodic_due,
+										  TimestampTz *next_due);
 extern void acr_visits_forget_claims(void);
-extern void acr_visits_unclaim(Oid dboid);
+extern void acr_visits_unclaim(const AcrVisitClaim *claim);
 extern void acr_visits_reconsider(void);
-extern void acr_visits_lost(Oid dboid);
+extern void acr_visits_lost(const AcrVisitClaim *claim);
 
-extern bool acr_visits_begin(Oid dboid, AcrVisit *visit);
+extern bool acr_visits_begin(const AcrVisitClaim *claim, AcrVisit *visit);
 extern void acr_visits_end(const AcrVisit *visit);
 
 extern bool acr_task_book_failure(AcrTask *task);

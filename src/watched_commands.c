@@ -69,7 +69,7 @@ call_for_prepared(const char *gid, bool commits, PlannedStmt *pstmt,
 				  QueryCompletion *qc)
 {
 	bool		listed = acr_prepared_take(gid);
-	bool		ours = commits && (listed || acr_prepared_old_ones());
+	bool		ours = commits && (listed || acr_prepared_unknown_ones());
 
 	if (ours)
 		acr_news_prepared_committing();
@@ -80,13 +80,13 @@ call_for_prepared(const char *gid, bool commits, PlannedStmt *pstmt,
 	}
 	PG_CATCH();
 	{
-		if (listed)
-			acr_prepared_put_back(gid);
+		acr_prepared_end_take(false);
 		if (ours)
 			acr_news_prepared_committed();
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	acr_prepared_end_take(true);
 	if (ours)
 		acr_news_prepared_committed();
 }

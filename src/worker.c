@@ -179,8 +179,8 @@ what_is_left_body(void *arg)
 {
 	AcrWork    *work = arg;
 
-	if (acr_prepared_old_ones() && !acr_table_any_old_prepared())
-		acr_prepared_no_old_ones();
+	if (acr_prepared_doubtful() && !acr_table_any_old_prepared())
+		acr_prepared_none_is_old();
 	work->any_active = acr_table_any(ACR_SQL_ANY_ACTIVE);
 	work->any_deferred = acr_table_next_deferred(&work->next_deferred);
 }
@@ -269,7 +269,7 @@ name_database_body(void *arg)
 void
 acr_worker_main(Datum main_arg)
 {
-	Oid			dboid = DatumGetObjectId(main_arg);
+	AcrVisitClaim claim;
 	AcrWork		work = {.tally = {.context = TopMemoryContext}};
 	ErrorData  *failure;
 
@@ -277,9 +277,10 @@ acr_worker_main(Datum main_arg)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 
-	if (!acr_visits_begin(dboid, &work.visit))
+	memcpy(&claim, MyBgworkerEntry->bgw_extra, sizeof(claim));
+	if (!acr_visits_begin(&claim, &work.visit))
 		proc_exit(0);
-	BackgroundWorkerInitializeConnectionByOid(dboid, InvalidOid, 0);
+	BackgroundWorkerInitializeConnectionByOid(claim.dboid, InvalidOid, 0);
 	acr_unit_pin_session("ai_chat_run worker");
 
 	failure = acr_unit_run("ai_chat_run: looking around", name_database_body, &work);
