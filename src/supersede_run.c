@@ -51,8 +51,8 @@ PG_FUNCTION_INFO_V1(acr_supersede_run);
 /* Before a step is repeated, unless something happens. */
 #define RETRY_PAUSE_MS	100
 
-/* How often to repeat a step after a serialization failure. */
-#define MAX_ROUNDS	100
+/* How often to repeat a step after a serialization failure, or a deadlock. */
+#define MAX_CONFLICTS	100
 
 typedef struct Supersession
 {
@@ -66,7 +66,7 @@ typedef struct Supersession
 	bool		told;			/* and it was told to stop */
 	bool		target_over;	/* terminal, or gone */
 	bool		again;			/* the last step failed, and is to be repeated */
-	int			serialization_failures;
+	int			conflicts;
 	AcrBeginOutcome begun;
 
 	const char *outcome;
@@ -114,20 +114,31 @@ begin_body(void *arg)
 	Supersession *s = arg;
 	AcrActiveRun active;
 
+	acr_run_id_new(&s->new_run.key.id);
 	s->begun = acr_begin(&s->new_run, false, true, &active);
 	if (s->begun == ACR_BUSY)
 		s->run_id = active.id;
 }
 
 /*
- * A failure that this transaction cannot cure, or one that a rival's lock has
- * caused: goes round again, if there is time.  Any other goes up.
+ * Is this the fault of others who were there at the same time, so that another
+ * transaction may succeed?  Any other failure goes up.
  */
+static void
+require_contention(const ErrorData *failure)
+{
+	if (failure->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE &&
+		failure->sqlerrcode != ERRCODE_T_R_DEADLOCK_DETECTED &&
+		!acr_attempt_is_futile(failure))
+		ReThrowError((ErrorData *) failure);
+}
+
+/* Goes round again; not for ever where that may cost no time. */
 static void
 try_again(Supersession *s, const ErrorData *failure)
 {
 	if (failure->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE &&
-		(!acr_attempt_is_futile(failure) || ++s->serialization_failures > MAX_ROUNDS))
+		++s->conflicts > MAX_CONFLICTS)
 		ReThrowError((ErrorData *) failure);
 	s->again = true;
 }
@@ -139,10 +150,14 @@ begin_new(Supersession *s)
 	int64		ms = acr_wait_time_left(&s->wait);
 	ErrorData  *failure = acr_attempt_within(begin_body, s, (int) Min(ms, INT_MAX));
 
-	if (failure != NULL && ms > 0)
-		try_again(s, failure);
-	else if (failure != NULL)
-		set_outcome(s, "timeout", NULL);
+	if (failure != NULL)
+	{
+		require_contention(failure);
+		if (ms > 0)
+			try_again(s, failure);
+		else
+			set_outcome(s, "timeout", NULL);
+	}
 	else if (s->begun == ACR_BEGAN)
 		set_outcome(s, s->was_active ? "superseded" : "began", &s->new_run.key.id);
 	else
@@ -176,7 +191,9 @@ give_up(Supersession *s)
 	}
 
 	failure = acr_attempt(force_body, s);
-	if (failure != NULL && acr_attempt_is_futile(failure))
+	if (failure != NULL)
+		require_contention(failure);
+	if (failure != NULL && failure->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
 		try_again(s, failure);
 	else if (failure != NULL)
 	{
@@ -210,8 +227,12 @@ tell_target(Supersession *s)
 	ErrorData  *failure = acr_attempt_unbounded(tell_body, s);
 
 	if (failure == NULL)
+	{
 		s->told = true;
-	else if (acr_wait_time_left(&s->wait) > 0)
+		return;
+	}
+	require_contention(failure);
+	if (acr_wait_time_left(&s->wait) > 0)
 		try_again(s, failure);
 	else
 		give_up(s);
@@ -341,7 +362,6 @@ get_arguments(Supersession *s, FunctionCallInfo fcinfo)
 	acr_wait_init(&s->wait, acr_wakeup_of_uuid(&run->chat_id),
 				  acr_require_timeout(fcinfo, 5), 0);
 	s->force = !PG_ARGISNULL(6) && PG_GETARG_BOOL(6);
-	acr_run_id_new(&run->key.id);
 }
 
 /*
@@ -374,6 +394,9 @@ acr_supersede_run(PG_FUNCTION_ARGS)
 	acr_procedure_begin(&s.proc, fcinfo, "supersede_run()");
 	PreventCommandIfReadOnly("supersede_run()");
 	get_arguments(&s, fcinfo);
+
+	/* Where a commit is not possible, that shall show before anybody is told. */
+	acr_procedure_let_go(&s.proc);
 	acr_count_now(ACR_WAITS);
 	supersede(&s);
 	acr_procedure_end(&s.proc);
