@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "arguments.h"
 #include "commit_news.h"
 #include "databases.h"
@@ -39,15 +40,18 @@ abort_free_runs(text *runner)
 
 /*
  * The others are deferred: nobody would come for them later, since from now on
- * they look as if they were ours.
+ * they look as if they were ours.  If somebody else decides on one at this
+ * moment, that holds.
  */
 static int64
 abort_earlier_runs(text *runner)
 {
 	int64		aborted = abort_free_runs(runner);
+	bool		all_decided;
 
 	acr_count_at_commit(ACR_SWEPT_DEPARTED, aborted);
-	return aborted + acr_sweep_defer_locked(runner, ACR_REPLACED_TEXT);
+	return aborted + acr_sweep_defer_locked(runner, ACR_REPLACED_TEXT,
+											&all_decided);
 }
 
 /* Several processes, and a server that takes them all for dead when it starts. */
@@ -109,7 +113,8 @@ acr_attach_runner(PG_FUNCTION_ARGS)
 	if (!acr_table_find_runner(runner, &stored, &since) ||
 		memcmp(&stored, &incarnation, UUID_LEN) != 0)
 	{
-		since = GetCurrentTimestamp();
+		/* A run that the same transaction begins is this incarnation's. */
+		since = GetCurrentTransactionStartTimestamp();
 		aborted = abort_earlier_runs(runner);
 	}
 	acr_table_attach_runner(runner, &incarnation, since);

@@ -28,7 +28,8 @@ extern bool acr_sweep_keep_if_alive(const AcrSweepFilter *filter,
 									const AcrSweepCandidate *run);
 extern int64 acr_sweep_step(const AcrSweepFilter *filter, const char *error,
 							int64 limit, AcrCursor *cursor);
-extern int64 acr_sweep_defer_locked(text *runner, const char *error);
+extern int64 acr_sweep_defer_locked(text *runner, const char *error,
+									bool *all_decided);
 extern int64 acr_purge_step(TimestampTz before, int64 limit,
 							AcrCursor *cursor);
 

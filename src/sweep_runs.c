@@ -10,6 +10,7 @@
 
 #include "ai_chat_run.h"
 #include "arguments.h"
+#include "attempt.h"
 #include "commit_news.h"
 #include "databases.h"
 #include "deferral.h"
@@ -22,6 +23,9 @@
 #include "shared_state.h"
 #include "sweep.h"
 #include "utils/builtins.h"
+
+/* How long to wait for whoever is recording a decision that we want to record. */
+#define RIVAL_WAIT_MS	10
 
 PG_FUNCTION_INFO_V1(acr_sweep_runs);
 PG_FUNCTION_INFO_V1(acr_purge_runs);
@@ -92,26 +96,57 @@ acr_sweep_step(const AcrSweepFilter *filter, const char *error, int64 limit,
 								 &cursor->more);
 }
 
+typedef struct Decision
+{
+	const AcrRunKey *key;
+	const char *error;
+	bool		ours;
+} Decision;
+
+static void
+decide_body(void *arg)
+{
+	Decision   *decision = arg;
+
+	decision->ours = acr_table_defer(decision->key, ACR_RUN_ABORTED,
+									 cstring_to_text(decision->error),
+									 "the row was locked when its runner was found gone");
+}
+
 /*
  * What a sweep of all runs of a runner has left is locked by clients.  Decides
  * here that they are aborted, to be written when they are free.  Returns how
- * many there were.
+ * many were decided on.
+ *
+ * Somebody may be about to record another decision.  We do not wait for his
+ * commit, which may be long in coming; *all_decided tells whether there is such
+ * a run.
  */
 int64
-acr_sweep_defer_locked(text *runner, const char *error)
+acr_sweep_defer_locked(text *runner, const char *error, bool *all_decided)
 {
 	AcrRunKey  *keys;
 	int			n = acr_table_active_of_runner(runner, &keys);
+	int64		decided = 0;
 
+	*all_decided = true;
 	for (int i = 0; i < n; i++)
-		(void) acr_table_defer(&keys[i], ACR_RUN_ABORTED, cstring_to_text(error),
-							   "the row was locked when its runner was found gone");
-	if (n > 0)
 	{
-		acr_count_at_commit(ACR_DEFERRED, n);
+		Decision	decision = {.key = &keys[i],.error = error};
+		ErrorData  *failure = acr_attempt_within(decide_body, &decision, RIVAL_WAIT_MS);
+
+		if (failure != NULL && failure->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+			ReThrowError(failure);
+		*all_decided &= failure == NULL;
+		if (failure == NULL && decision.ours)
+			decided++;
+	}
+	if (decided > 0)
+	{
+		acr_count_at_commit(ACR_DEFERRED, decided);
 		acr_news_at_commit(ACR_NEWS_DEFERRED);
 	}
-	return n;
+	return decided;
 }
 
 /* Deletes the next batch, likewise. */

@@ -225,7 +225,8 @@ reaped_body(void *arg)
 {
 	AcrWork    *work = arg;
 
-	(void) acr_sweep_defer_locked(work->filter.runner, ACR_REAPED_TEXT);
+	(void) acr_sweep_defer_locked(work->filter.runner, ACR_REAPED_TEXT,
+								  &work->found);
 	acr_table_see_runner(work->filter.runner);
 }
 
@@ -244,7 +245,8 @@ forget_runners_body(void *arg)
 
 /*
  * Aborts the runs of one departed runner; those that clients have locked as soon
- * as they are free.  Returns false if it failed.
+ * as they are free.  Returns false if that is not decided for all of them: it
+ * failed, or somebody may be deciding otherwise.
  */
 static bool
 reap_runner(AcrWork *work, const char *runner)
@@ -259,7 +261,11 @@ reap_runner(AcrWork *work, const char *runner)
 		ereport(LOG,
 				(errmsg("database \"%s\": %lld agent run(s) of departed runner \"%s\" aborted",
 						work->database, (long long) work->done, runner)));
-	return complete && acr_work_step(work, reaped_body);
+	if (!complete || !acr_work_step(work, reaped_body))
+		return false;
+	if (!work->found)
+		acr_work_task_blocked(work);
+	return work->found;
 }
 
 /* One after the other; who comes back meanwhile waits for his turn to end. */
