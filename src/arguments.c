@@ -107,6 +107,17 @@ acr_check_runner_name(const char *runner)
 						   ACR_RUNNER_MAXLEN)));
 }
 
+/*
+ * Copies a name that stands in a row.  One that is too long is nobody's: it must
+ * not become another one by being cut.
+ */
+void
+acr_copy_runner_name(char *copy, const char *runner)
+{
+	strlcpy(copy, strlen(runner) <= ACR_RUNNER_MAXLEN ? runner : "",
+			ACR_RUNNER_MAXLEN + 1);
+}
+
 char *
 acr_uuid_string(const pg_uuid_t *id)
 {

@@ -21,6 +21,7 @@ extern TimestampTz acr_require_age(FunctionCallInfo fcinfo, int argno,
 								   const char *name, TimestampTz now);
 extern int64 acr_require_timeout(FunctionCallInfo fcinfo, int argno);
 extern void acr_check_runner_name(const char *runner);
+extern void acr_copy_runner_name(char *copy, const char *runner);
 extern char *acr_uuid_string(const pg_uuid_t *id);
 
 #endif							/* ACR_ARGUMENTS_H */

@@ -39,6 +39,7 @@
 typedef enum RunNewsKind
 {
 	RUN_ACTIVE,
+	RUN_MOVED,
 	RUN_SETTLED,
 	RUN_STOPPED
 } RunNewsKind;
@@ -49,10 +50,10 @@ typedef struct RunNews
 	RunNewsKind kind;
 	AcrLiveKey	key;
 	bool		announced;		/* shared memory is prepared for it */
-	AcrLiveTicket ticket;		/* of a run that is active */
-	AcrLiveRun *run;			/* likewise */
+	AcrLiveRun *run;			/* of a run that is active */
+	AcrLiveTicket ticket;		/* likewise */
 	bool		stop_requested; /* likewise */
-	uint32		runner_bucket;	/* of a run that is to stop */
+	uint32		runner_bucket;	/* of a run that is to stop, or may be */
 } RunNews;
 
 typedef struct Pending
@@ -170,6 +171,22 @@ acr_news_run_active(const pg_uuid_t *run_id, const AcrLiveRun *run,
 	news->stop_requested = stop_requested;
 }
 
+/*
+ * If the transaction commits, the run, which stays active, is another's than it
+ * was; who has it now is to look whether it shall stop.
+ */
+void
+acr_news_run_moved(const pg_uuid_t *run_id, const AcrLiveRun *run)
+{
+	RunNews    *news = acr_shared_exists() ? add_run_news(RUN_MOVED, run_id) : NULL;
+
+	if (news == NULL)
+		return;
+	news->run = MemoryContextAlloc(TopTransactionContext, sizeof(AcrLiveRun));
+	*news->run = *run;
+	news->runner_bucket = acr_wakeup_of_runner(run->runner);
+}
+
 /* If the transaction commits, the run is terminal, or gone. */
 void
 acr_news_run_settled(const pg_uuid_t *run_id)
@@ -234,7 +251,7 @@ announce_runs(void)
 {
 	for (RunNews *news = pending->first_run; news != NULL; news = news->next)
 	{
-		if (news->kind == RUN_ACTIVE)
+		if (news->run != NULL)
 		{
 			acr_live_expect(&news->ticket, &news->key);
 			if (news->ticket.number == 0)
@@ -259,6 +276,10 @@ tell_run(const RunNews *news)
 		case RUN_ACTIVE:
 			acr_live_confirm(&news->ticket, news->run, news->stop_requested,
 							 true);
+			break;
+		case RUN_MOVED:
+			acr_live_confirm(&news->ticket, news->run, false, false);
+			acr_wakeup_signal(news->runner_bucket);
 			break;
 		case RUN_SETTLED:
 			acr_live_forget(&news->key);
@@ -304,7 +325,7 @@ give_up_runs(void)
 		outermost = outermost->outer;
 	for (RunNews *news = outermost->first_run; news != NULL; news = news->next)
 	{
-		if (news->announced && news->kind == RUN_ACTIVE)
+		if (news->announced && news->run != NULL)
 			acr_live_give_up(&news->ticket);
 		else if (news->announced && news->kind == RUN_SETTLED)
 			acr_live_end_settling(&news->key);

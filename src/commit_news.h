@@ -16,6 +16,7 @@ extern AcrCounter acr_counter_of_status(const char *status);
 extern void acr_news_at_commit(uint32 news);
 extern void acr_news_run_active(const pg_uuid_t *run_id, const AcrLiveRun *run,
 								bool stop_requested);
+extern void acr_news_run_moved(const pg_uuid_t *run_id, const AcrLiveRun *run);
 extern void acr_news_run_settled(const pg_uuid_t *run_id);
 extern void acr_news_run_stopped(const pg_uuid_t *run_id, const char *runner);
 extern void acr_news_all_gone(void);

@@ -31,9 +31,9 @@ acr_is_locally_active(PG_FUNCTION_ARGS)
 	char		runner[ACR_RUNNER_MAXLEN + 1];
 
 	acr_shared_require("is_locally_active()");
+	run_id = acr_require_uuid(fcinfo, 0, "run_id");
 	if (RecoveryInProgress())
 		PG_RETURN_BOOL(false);	/* nobody can have called a standby */
-	run_id = acr_require_uuid(fcinfo, 0, "run_id");
 
 	acr_live_look(run_id, &look);
 	if (look.current && look.heard_at != 0 && !acr_news_of_runs_pending())

@@ -99,8 +99,7 @@ fill_run(AcrRun *run, MemoryContext context)
 	acr_column_uuid(0, 2, &run->chat_id);
 	run->stop_requested = acr_column_bool(0, 3);
 	value = acr_column(0, 4, &isnull);
-	strlcpy(run->runner, isnull ? "" : TextDatumGetCString(value),
-			sizeof(run->runner));
+	acr_copy_runner_name(run->runner, isnull ? "" : TextDatumGetCString(value));
 	value = acr_column(0, 5, &isnull);
 	run->error = isnull || !run->is_terminal ? NULL :
 		MemoryContextStrdup(context, TextDatumGetCString(value));
@@ -152,8 +151,7 @@ acr_table_is_active(const pg_uuid_t *run_id, TimestampTz since,
 		Datum		name = acr_column(0, 2, &isnull);
 
 		*written_since = acr_column_bool(0, 1);
-		strlcpy(runner, isnull ? "" : TextDatumGetCString(name),
-				ACR_RUNNER_MAXLEN + 1);
+		acr_copy_runner_name(runner, isnull ? "" : TextDatumGetCString(name));
 	}
 	acr_table_close();
 	return active;

@@ -17,6 +17,7 @@
 #include "databases.h"
 #include "run_state.h"
 #include "shared_state.h"
+#include "tracking.h"
 #include "trigger_columns.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -31,6 +32,11 @@ PG_FUNCTION_INFO_V1(acr_runs_truncated);
 /* What may not change once the run is terminal. */
 static const char *const final_columns[] = {
 	"status", "finished_at", "error", "chat_id", "workspace_id",
+};
+
+/* By what shared memory knows an active run. */
+static const char *const tracked_columns[] = {
+	"id", "workspace_id", "chat_id", "runner",
 };
 
 /* The trigger's data, if it was called as it should be. */
@@ -80,16 +86,17 @@ column_differs(Relation rel, int attnum, HeapTuple old, HeapTuple new)
 	return !datum_image_eq(old_value, new_value, attr->attbyval, attr->attlen);
 }
 
-/* The first column among the final ones that the update changes, or NULL. */
+/* The first of these columns that the update changes, or NULL. */
 static const char *
-changed_column(Relation rel, HeapTuple old, HeapTuple new)
+changed_column(Relation rel, HeapTuple old, HeapTuple new,
+			   const char *const *columns, size_t n)
 {
-	for (size_t i = 0; i < lengthof(final_columns); i++)
+	for (size_t i = 0; i < n; i++)
 	{
-		int			attnum = acr_column_number(rel, final_columns[i]);
+		int			attnum = acr_column_number(rel, columns[i]);
 
 		if (attnum != InvalidAttrNumber && column_differs(rel, attnum, old, new))
-			return final_columns[i];
+			return columns[i];
 	}
 	return NULL;
 }
@@ -108,30 +115,54 @@ raise_final(Relation rel, HeapTuple row, const char *column)
 			 err_generic_string(PG_DIAG_COLUMN_NAME, column)));
 }
 
-/* Tells that the run, which is active, bears a stop request. */
-static void
-tell_stop(Relation rel, HeapTuple row)
+static char *
+runner_of(Relation rel, HeapTuple row)
 {
 	bool		isnull;
 	Datum		runner = acr_column_of(rel, row, "runner", TEXTOID, &isnull);
 
-	acr_news_run_stopped(acr_column_run_id(rel, row),
-						 isnull ? "" : TextDatumGetCString(runner));
+	return isnull ? "" : TextDatumGetCString(runner);
+}
+
+/* Tells that the run, which is active, bears a stop request. */
+static void
+tell_stop(Relation rel, HeapTuple row)
+{
+	acr_news_run_stopped(acr_column_run_id(rel, row), runner_of(rel, row));
 }
 
 /*
- * Tells what an update of an active run has made of it.  A stop is news also to
- * another runner that is given the run.
+ * Tells that the run is not the same run any more, or another's.  A stop that
+ * only shared memory knows stays with it, unless it has got another id.
  */
+static void
+tell_move(Relation rel, HeapTuple old, HeapTuple new)
+{
+	AcrLiveRun	run;
+
+	acr_track_fill(&run, acr_column_uuid_of(rel, new, "workspace_id"),
+				   acr_column_uuid_of(rel, new, "chat_id"), runner_of(rel, new));
+	if (column_differs(rel, acr_column_require(rel, "id", UUIDOID), old, new))
+		acr_news_run_settled(acr_column_run_id(rel, old));
+	acr_news_run_moved(acr_column_run_id(rel, new), &run);
+}
+
+/* Tells what an update of an active run has made of it. */
 static void
 tell_update(Relation rel, HeapTuple old, HeapTuple new)
 {
+	bool		moved = changed_column(rel, old, new, tracked_columns,
+									   lengthof(tracked_columns)) != NULL;
+
 	if (is_terminal(rel, new))
-		acr_news_run_settled(acr_column_run_id(rel, new));
-	else if (!column_is_null(rel, new, "stop_requested_at") &&
-			 (column_is_null(rel, old, "stop_requested_at") ||
-			  column_differs(rel, acr_column_require(rel, "runner", TEXTOID),
-							 old, new)))
+	{
+		acr_news_run_settled(acr_column_run_id(rel, old));
+		return;
+	}
+	if (moved)
+		tell_move(rel, old, new);
+	if (!column_is_null(rel, new, "stop_requested_at") &&
+		(moved || column_is_null(rel, old, "stop_requested_at")))
 		tell_stop(rel, new);
 }
 
@@ -178,7 +209,8 @@ acr_terminal_is_final(PG_FUNCTION_ARGS)
 		return PointerGetDatum(NULL);
 	}
 
-	column = changed_column(rel, trigdata->tg_trigtuple, trigdata->tg_newtuple);
+	column = changed_column(rel, trigdata->tg_trigtuple, trigdata->tg_newtuple,
+							final_columns, lengthof(final_columns));
 	if (column != NULL)
 		raise_final(rel, trigdata->tg_trigtuple, column);
 	return PointerGetDatum(NULL);

@@ -129,17 +129,27 @@ acr_runners_list(void)
 	return construct_array(values, n, TEXTOID, -1, false, TYPALIGN_INT);
 }
 
+/* Finds a runner by a name that may be too long to be one's.  Caller holds the lock. */
+static AcrRunner *
+find(const char *name)
+{
+	AcrRunnerKey key;
+
+	if (strlen(name) > ACR_RUNNER_MAXLEN)
+		return NULL;
+	acr_runner_key(&key, name);
+	return hash_search(runners, &key, HASH_FIND, NULL);
+}
+
 /* Is the runner attached, now? */
 bool
 acr_runners_is_attached(const char *name)
 {
-	AcrRunnerKey key;
 	AcrRunner  *runner;
 	bool		attached;
 
-	acr_runner_key(&key, name);
 	LWLockAcquire(acr_runners_lock(), LW_SHARED);
-	runner = hash_search(runners, &key, HASH_FIND, NULL);
+	runner = find(name);
 	attached = runner != NULL && runner->state == ACR_RUNNER_ATTACHED;
 	LWLockRelease(acr_runners_lock());
 	return attached;
@@ -153,13 +163,11 @@ acr_runners_is_attached(const char *name)
 bool
 acr_runners_looks_after(const char *name, TimestampTz begun_at)
 {
-	AcrRunnerKey key;
 	AcrRunner  *runner;
 	bool		looks_after;
 
-	acr_runner_key(&key, name);
 	LWLockAcquire(acr_runners_lock(), LW_SHARED);
-	runner = hash_search(runners, &key, HASH_FIND, NULL);
+	runner = find(name);
 	looks_after = runner != NULL && begun_at >= runner->since;
 	LWLockRelease(acr_runners_lock());
 	return looks_after;

@@ -6,6 +6,7 @@
  */
 #include "postgres.h"
 
+#include "arguments.h"
 #include "commit_news.h"
 #include "run_batch.h"
 #include "shared_state.h"
@@ -18,7 +19,7 @@ acr_track_fill(AcrLiveRun *live, const pg_uuid_t *workspace_id,
 	memset(live, 0, sizeof(*live));
 	live->workspace_id = *workspace_id;
 	live->chat_id = *chat_id;
-	strlcpy(live->runner, runner, sizeof(live->runner));
+	acr_copy_runner_name(live->runner, runner);
 }
 
 /*

@@ -60,11 +60,26 @@ acr_column_of(Relation rel, HeapTuple row, const char *name, Oid type,
 						RelationGetDescr(rel), isnull);
 }
 
-/* The id of a run; the table's own rules say that it is not null. */
+/*
+ * The value of a column of uuids; one of those of which the table's own rules say
+ * that they are not null.
+ */
+pg_uuid_t *
+acr_column_uuid_of(Relation rel, HeapTuple row, const char *name)
+{
+	bool		isnull;
+	Datum		value = acr_column_of(rel, row, name, UUIDOID, &isnull);
+
+	if (isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_NOT_NULL_VIOLATION),
+				 errmsg("null value in column \"%s\" of relation \"%s\"",
+						name, RelationGetRelationName(rel))));
+	return DatumGetUUIDP(value);
+}
+
 pg_uuid_t *
 acr_column_run_id(Relation rel, HeapTuple row)
 {
-	bool		isnull;
-
-	return DatumGetUUIDP(acr_column_of(rel, row, "id", UUIDOID, &isnull));
+	return acr_column_uuid_of(rel, row, "id");
 }

@@ -12,6 +12,8 @@ extern int	acr_column_number(Relation rel, const char *name);
 extern int	acr_column_require(Relation rel, const char *name, Oid type);
 extern Datum acr_column_of(Relation rel, HeapTuple row, const char *name,
 						   Oid type, bool *isnull);
+extern pg_uuid_t *acr_column_uuid_of(Relation rel, HeapTuple row,
+									 const char *name);
 extern pg_uuid_t *acr_column_run_id(Relation rel, HeapTuple row);
 
 #endif							/* ACR_TRIGGER_COLUMNS_H */
