@@ -3,15 +3,9 @@
  */
 #include "postgres.h"
 
-#include "access/table.h"
-#include "ai_chat_run.h"
-#include "catalog/namespace.h"
 #include "deferred_row.h"
 #include "mb/pg_wchar.h"
-#include "storage/bufmgr.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
-#include "utils/rel.h"
 
 /* The reason is for people; nobody reads more of it. */
 #define CAUSE_MAXLEN	1000
@@ -30,22 +24,6 @@ acr_table_defer(const AcrRunKey *key, const char *status, text *error,
 																 pg_mbcliplen(cause, strlen(cause), CAUSE_MAXLEN))));
 	acr_param_time(&p, GetCurrentTimestamp());
 	return acr_table_run(ACR_SQL_DEFER, ACR_AS_WRITE, &p) > 0;
-}
-
-/*
- * Is the table without a single page?  Then nothing is deferred, as of now.
- * Otherwise one has to look.
- */
-bool
-acr_table_deferred_is_blank(void)
-{
-	Oid			schema = get_namespace_oid(ACR_SCHEMA, false);
-	Relation	rel = table_open(get_relname_relid(ACR_DEFERRED_TABLE, schema),
-								 AccessShareLock);
-	bool		blank = RelationGetNumberOfBlocks(rel) == 0;
-
-	table_close(rel, NoLock);
-	return blank;
 }
 
 /* The status that is deferred for the run, as of now, or NULL. */

@@ -8,7 +8,6 @@
 
 extern bool acr_table_defer(const AcrRunKey *key, const char *status,
 							text *error, const char *cause);
-extern bool acr_table_deferred_is_blank(void);
 extern char *acr_table_find_deferred(const AcrRunKey *key);
 extern int	acr_table_list_deferred(AcrRunKey *from,
 									const pg_uuid_t *run_id,

@@ -157,17 +157,22 @@ acr_table_is_active(const pg_uuid_t *run_id, TimestampTz since,
 	return active;
 }
 
-/* The once gate: true if this call made the run terminal. */
+/*
+ * The once gate: true if this call made the run terminal.  A run with a deferred
+ * finalization is left alone, as far as the statement's snapshot can see one.
+ */
 bool
 acr_table_finish(const AcrRunKey *key, const char *status, text *error)
 {
+	bool		none_deferred = acr_table_deferred_is_blank();
 	AcrParams	p = {0};
 
 	acr_param_key(&p, &key->id, &key->workspace_id);
 	acr_param_value(&p, CStringGetTextDatum(status));
 	acr_param_pointer(&p, error);
 	acr_param_time(&p, GetCurrentTimestamp());
-	return acr_table_run(ACR_SQL_FINISH_RUN, ACR_AS_WRITE, &p) > 0;
+	return acr_table_run(none_deferred ? ACR_SQL_FINISH_RUN :
+						 ACR_SQL_FINISH_RUN_UNDECIDED, ACR_AS_WRITE, &p) > 0;
 }
 
 /* With stop_requested, stamps that too, unless it is there. */

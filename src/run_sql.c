@@ -64,6 +64,11 @@
 	" status, runner, started_at, updated_at)" \
 	" VALUES ($1, $2, $3, $4, $5, '" ACR_RUN_RUNNING "', $6, $7, $7)"
 
+#define FINISH_RUN \
+	"UPDATE " RUNS " r SET status = $3, error = $4," \
+	" finished_at = $5, updated_at = $5" \
+	" WHERE " THIS_RUN " AND " NOT_TERMINAL
+
 #define RUN_COLUMNS \
 	"r.status, r.chat_id, r.stop_requested_at IS NOT NULL, r.runner, r.error"
 
@@ -101,12 +106,14 @@ const AcrSql acr_sql[ACR_N_SQL] = {
 			" AND r.workspace_id" NE "$2 AND " IS_ACTIVE),
 		BY_ACTIVE_CHAT, 2, {UUIDOID, UUIDOID}
 	},
-	/* the once gate; a deferred finalization, decided earlier, goes first */
+	/* the once gate */
 	[ACR_SQL_FINISH_RUN] = {
-		SQL("UPDATE " RUNS " r SET status = $3, error = $4,"
-			" finished_at = $5, updated_at = $5"
-			" WHERE " THIS_RUN " AND " NOT_TERMINAL
-			" AND NOT EXISTS (SELECT FROM " DEFERRED " d"
+		SQL(FINISH_RUN),
+		BY_ID, 5, {UUIDOID, UUIDOID, TEXTOID, TEXTOID, TIMESTAMPTZOID}
+	},
+	/* a deferred finalization, decided earlier, goes first */
+	[ACR_SQL_FINISH_RUN_UNDECIDED] = {
+		SQL(FINISH_RUN " AND NOT EXISTS (SELECT FROM " DEFERRED " d"
 			" WHERE d.workspace_id" EQ "$2 AND d.run_id" EQ "$1)"),
 		BY_ID, 5, {UUIDOID, UUIDOID, TEXTOID, TEXTOID, TIMESTAMPTZOID}
 	},

@@ -16,6 +16,7 @@
  */
 #include "postgres.h"
 
+#include "access/relation.h"
 #include "access/xact.h"
 #include "ai_chat_run.h"
 #include "catalog/namespace.h"
@@ -23,7 +24,10 @@
 #include "commands/extension.h"
 #include "executor/spi.h"
 #include "run_table.h"
+#include "storage/bufmgr.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
@@ -220,13 +224,70 @@ acr_table_exists(Oid *owner)
 	return true;
 }
 
+/* OIDs of our tables, as long as nothing is heard of a change */
+static Oid	runs_oid = InvalidOid;
+static Oid	deferred_oid = InvalidOid;
+
+static void
+forget_oids(Datum arg, Oid relid)
+{
+	if (relid == InvalidOid || relid == runs_oid || relid == deferred_oid)
+		runs_oid = deferred_oid = InvalidOid;
+}
+
+static void
+forget_oids_of_schema(Datum arg, int cacheid, uint32 hashvalue)
+{
+	forget_oids(arg, InvalidOid);
+}
+
+/* Looks a table of ours up, unless it is known. */
+static Oid
+table_oid(Oid *known, const char *name)
+{
+	static bool listening = false;
+
+	if (!listening)
+	{
+		CacheRegisterRelcacheCallback(forget_oids, (Datum) 0);
+		CacheRegisterSyscacheCallback(NAMESPACEOID, forget_oids_of_schema, (Datum) 0);
+		listening = true;
+	}
+	if (!OidIsValid(*known))
+	{
+		Oid			schema = get_namespace_oid(ACR_SCHEMA, true);
+
+		if (OidIsValid(schema))
+			*known = get_relname_relid(name, schema);
+	}
+	return *known;
+}
+
 /* The run table's OID; InvalidOid if it is not there.  Needs a transaction. */
 Oid
 acr_table_oid(void)
 {
-	Oid			schema = get_namespace_oid(ACR_SCHEMA, true);
+	return table_oid(&runs_oid, ACR_RUNS_TABLE);
+}
 
-	return OidIsValid(schema) ? get_relname_relid(ACR_RUNS_TABLE, schema) : InvalidOid;
+/*
+ * Is there not a single page of deferred finalizations?  Then there is none, as
+ * of now.  Otherwise one has to look.
+ */
+bool
+acr_table_deferred_is_blank(void)
+{
+	Oid			relid = table_oid(&deferred_oid, ACR_DEFERRED_TABLE);
+	Relation	rel;
+	bool		blank;
+
+	/* If it is not there, or not any more, who looks will say so. */
+	rel = OidIsValid(relid) ? try_relation_open(relid, AccessShareLock) : NULL;
+	if (rel == NULL)
+		return false;
+	blank = RelationGetNumberOfBlocks(rel) == 0;
+	relation_close(rel, NoLock);
+	return blank;
 }
 
 /* Runs a GRANT command, with the rights of whoever is current. */

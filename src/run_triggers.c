@@ -2,9 +2,9 @@
  * The triggers of the run table: a terminal run stays as it is, and what
  * happens to a run is told to those who wait for it, whoever writes the row.
  *
- * They fire after the change, so that no BEFORE trigger can change the row
- * behind their backs, and because a BEFORE UPDATE trigger would have each
- * update lock its row first, with a WAL record of its own.
+ * They fire after the change, but for that on INSERT, so that no BEFORE trigger
+ * can change the row behind their backs, and because a BEFORE UPDATE trigger
+ * would have each update lock its row first, with a WAL record of its own.
  */
 #include "postgres.h"
 
@@ -24,19 +24,19 @@
 #include "utils/rel.h"
 
 PG_FUNCTION_INFO_V1(acr_run_inserted);
-PG_FUNCTION_INFO_V1(acr_stopping_run_inserted);
 PG_FUNCTION_INFO_V1(acr_terminal_is_final);
 PG_FUNCTION_INFO_V1(acr_run_deleted);
 PG_FUNCTION_INFO_V1(acr_runs_truncated);
 
 /* What may not change once the run is terminal. */
-static const char *const final_columns[] = {
-	"status", "finished_at", "error", "chat_id", "workspace_id",
+static const AcrRunColumn final_columns[] = {
+	ACR_COLUMN_STATUS, ACR_COLUMN_FINISHED_AT, ACR_COLUMN_ERROR,
+	ACR_COLUMN_CHAT_ID, ACR_COLUMN_WORKSPACE_ID,
 };
 
 /* By what shared memory knows an active run. */
-static const char *const tracked_columns[] = {
-	"id", "workspace_id", "chat_id", "runner",
+static const AcrRunColumn tracked_columns[] = {
+	ACR_COLUMN_ID, ACR_COLUMN_WORKSPACE_ID, ACR_COLUMN_CHAT_ID, ACR_COLUMN_RUNNER,
 };
 
 /* The trigger's data, if it was called as it should be. */
@@ -48,33 +48,41 @@ require_event(FunctionCallInfo fcinfo, const char *function, TriggerEvent event,
 
 	if (!CALLED_AS_TRIGGER(fcinfo) ||
 		(trigdata->tg_event & (TRIGGER_EVENT_OPMASK | TRIGGER_EVENT_ROW |
-							   TRIGGER_EVENT_TIMINGMASK)) != (event | TRIGGER_EVENT_AFTER))
+							   TRIGGER_EVENT_TIMINGMASK)) != event)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"%s\" was not called by an %s",
+				 errmsg("function \"%s\" was not called by a trigger %s",
 						function, event_name)));
 	return trigdata;
+}
+
+static pg_uuid_t *
+run_id_of(Relation rel, HeapTuple row)
+{
+	return acr_run_column_uuid(rel, row, ACR_COLUMN_ID);
 }
 
 static bool
 is_terminal(Relation rel, HeapTuple row)
 {
 	bool		isnull;
-	Datum		status = acr_column_of(rel, row, "status", TEXTOID, &isnull);
+	Datum		status = acr_run_column(rel, row, ACR_COLUMN_STATUS, &isnull);
 
 	return !isnull && acr_state_is_terminal(TextDatumGetCString(status));
 }
 
 static bool
-column_is_null(Relation rel, HeapTuple row, const char *name)
+column_is_null(Relation rel, HeapTuple row, AcrRunColumn column)
 {
-	return heap_attisnull(row, acr_column_number(rel, name), RelationGetDescr(rel));
+	return heap_attisnull(row, acr_run_column_number(rel, column),
+						  RelationGetDescr(rel));
 }
 
 static bool
-column_differs(Relation rel, int attnum, HeapTuple old, HeapTuple new)
+column_differs(Relation rel, AcrRunColumn column, HeapTuple old, HeapTuple new)
 {
 	TupleDesc	tupdesc = RelationGetDescr(rel);
+	int			attnum = acr_run_column_number(rel, column);
 	Form_pg_attribute attr = TupleDescAttr(tupdesc, attnum - 1);
 	bool		old_isnull,
 				new_isnull;
@@ -86,17 +94,15 @@ column_differs(Relation rel, int attnum, HeapTuple old, HeapTuple new)
 	return !datum_image_eq(old_value, new_value, attr->attbyval, attr->attlen);
 }
 
-/* The first of these columns that the update changes, or NULL. */
+/* The name of the first of these columns that the update changes, or NULL. */
 static const char *
 changed_column(Relation rel, HeapTuple old, HeapTuple new,
-			   const char *const *columns, size_t n)
+			   const AcrRunColumn *columns, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
 	{
-		int			attnum = acr_column_number(rel, columns[i]);
-
-		if (attnum != InvalidAttrNumber && column_differs(rel, attnum, old, new))
-			return columns[i];
+		if (column_differs(rel, columns[i], old, new))
+			return acr_run_column_name(columns[i]);
 	}
 	return NULL;
 }
@@ -107,7 +113,7 @@ raise_final(Relation rel, HeapTuple row, const char *column)
 	ereport(ERROR,
 			(errcode(ACR_ERRCODE_RUN_IS_FINAL),
 			 errmsg("run %s is terminal and stays so",
-					acr_uuid_string(acr_column_run_id(rel, row))),
+					acr_uuid_string(run_id_of(rel, row))),
 			 errdetail("Column \"%s\" of a terminal run cannot be changed.",
 					   column),
 			 err_generic_string(PG_DIAG_SCHEMA_NAME, ACR_SCHEMA),
@@ -119,7 +125,7 @@ static char *
 runner_of(Relation rel, HeapTuple row)
 {
 	bool		isnull;
-	Datum		runner = acr_column_of(rel, row, "runner", TEXTOID, &isnull);
+	Datum		runner = acr_run_column(rel, row, ACR_COLUMN_RUNNER, &isnull);
 
 	return isnull ? "" : TextDatumGetCString(runner);
 }
@@ -128,7 +134,7 @@ runner_of(Relation rel, HeapTuple row)
 static void
 tell_stop(Relation rel, HeapTuple row)
 {
-	acr_news_run_stopped(acr_column_run_id(rel, row), runner_of(rel, row));
+	acr_news_run_stopped(run_id_of(rel, row), runner_of(rel, row));
 }
 
 /*
@@ -140,11 +146,11 @@ tell_move(Relation rel, HeapTuple old, HeapTuple new)
 {
 	AcrLiveRun	run;
 
-	acr_track_fill(&run, acr_column_uuid_of(rel, new, "workspace_id"),
-				   acr_column_uuid_of(rel, new, "chat_id"), runner_of(rel, new));
-	if (column_differs(rel, acr_column_require(rel, "id", UUIDOID), old, new))
-		acr_news_run_settled(acr_column_run_id(rel, old));
-	acr_news_run_moved(acr_column_run_id(rel, new), &run);
+	acr_track_fill(&run, acr_run_column_uuid(rel, new, ACR_COLUMN_WORKSPACE_ID),
+				   acr_run_column_uuid(rel, new, ACR_COLUMN_CHAT_ID), runner_of(rel, new));
+	if (column_differs(rel, ACR_COLUMN_ID, old, new))
+		acr_news_run_settled(run_id_of(rel, old));
+	acr_news_run_moved(run_id_of(rel, new), &run);
 }
 
 /* Tells what an update of an active run has made of it. */
@@ -156,31 +162,43 @@ tell_update(Relation rel, HeapTuple old, HeapTuple new)
 
 	if (is_terminal(rel, new))
 	{
-		acr_news_run_settled(acr_column_run_id(rel, old));
+		acr_news_run_settled(run_id_of(rel, old));
 		return;
 	}
 	if (moved)
 		tell_move(rel, old, new);
-	if (!column_is_null(rel, new, "stop_requested_at") &&
-		(moved || column_is_null(rel, old, "stop_requested_at")))
+	if (!column_is_null(rel, new, ACR_COLUMN_STOP_REQUESTED_AT) &&
+		(moved || column_is_null(rel, old, ACR_COLUMN_STOP_REQUESTED_AT)))
 		tell_stop(rel, new);
 }
 
 /*
  * run_inserted() returns trigger
  *
- * AFTER INSERT FOR EACH STATEMENT on the run table: lets the background worker
- * know that there may be an active run, whoever wrote it, and, if this is the
- * first since server start, which transactions came before.
+ * BEFORE INSERT FOR EACH ROW on the run table: lets the background worker know
+ * that there may be an active run, whoever wrote it, and, if this is the first
+ * since server start, which transactions came before; and tells of a stop that
+ * the run bears from the start, which only a direct writer can give it.
+ *
+ * Before, since the row is at hand then; after, the server would note it down
+ * for us, and read the trigger's condition for each statement if there were
+ * one.  That costs more than all that we do.  What a later BEFORE trigger makes
+ * of the row we do not know, so the worker is told in any case.
  */
 Datum
 acr_run_inserted(PG_FUNCTION_ARGS)
 {
-	(void) require_event(fcinfo, "run_inserted", TRIGGER_EVENT_INSERT,
-						 "AFTER INSERT trigger");
+	TriggerData *trigdata = require_event(fcinfo, "run_inserted",
+										  TRIGGER_EVENT_INSERT | TRIGGER_EVENT_ROW | TRIGGER_EVENT_BEFORE,
+										  "BEFORE INSERT FOR EACH ROW");
+	Relation	rel = trigdata->tg_relation;
+	HeapTuple	row = trigdata->tg_trigtuple;
+
 	acr_shared_note_start();
 	acr_news_at_commit(ACR_NEWS_ACTIVE);
-	return PointerGetDatum(NULL);
+	if (!column_is_null(rel, row, ACR_COLUMN_STOP_REQUESTED_AT) && !is_terminal(rel, row))
+		tell_stop(rel, row);
+	return PointerGetDatum(row);
 }
 
 /*
@@ -196,8 +214,8 @@ Datum
 acr_terminal_is_final(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigdata = require_event(fcinfo, "terminal_is_final",
-										  TRIGGER_EVENT_UPDATE | TRIGGER_EVENT_ROW,
-										  "AFTER UPDATE trigger for each row");
+										  TRIGGER_EVENT_UPDATE | TRIGGER_EVENT_ROW | TRIGGER_EVENT_AFTER,
+										  "AFTER UPDATE FOR EACH ROW");
 	Relation	rel = trigdata->tg_relation;
 	const char *column;
 
@@ -217,23 +235,6 @@ acr_terminal_is_final(PG_FUNCTION_ARGS)
 }
 
 /*
- * stopping_run_inserted() returns trigger
- *
- * AFTER INSERT FOR EACH ROW on the run table, for active runs that bear a stop
- * request from the start, which only a direct writer can make: tells of it.
- */
-Datum
-acr_stopping_run_inserted(PG_FUNCTION_ARGS)
-{
-	TriggerData *trigdata = require_event(fcinfo, "stopping_run_inserted",
-										  TRIGGER_EVENT_INSERT | TRIGGER_EVENT_ROW,
-										  "AFTER INSERT trigger for each row");
-
-	tell_stop(trigdata->tg_relation, trigdata->tg_trigtuple);
-	return PointerGetDatum(NULL);
-}
-
-/*
  * run_deleted() returns trigger
  *
  * AFTER DELETE FOR EACH ROW on the run table, for active runs: tells that the
@@ -243,11 +244,11 @@ Datum
 acr_run_deleted(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigdata = require_event(fcinfo, "run_deleted",
-										  TRIGGER_EVENT_DELETE | TRIGGER_EVENT_ROW,
-										  "AFTER DELETE trigger for each row");
+										  TRIGGER_EVENT_DELETE | TRIGGER_EVENT_ROW | TRIGGER_EVENT_AFTER,
+										  "AFTER DELETE FOR EACH ROW");
 
-	acr_news_run_settled(acr_column_run_id(trigdata->tg_relation,
-										   trigdata->tg_trigtuple));
+	acr_news_run_settled(run_id_of(trigdata->tg_relation,
+								   trigdata->tg_trigtuple));
 	return PointerGetDatum(NULL);
 }
 
@@ -259,8 +260,9 @@ acr_run_deleted(PG_FUNCTION_ARGS)
 Datum
 acr_runs_truncated(PG_FUNCTION_ARGS)
 {
-	(void) require_event(fcinfo, "runs_truncated", TRIGGER_EVENT_TRUNCATE,
-						 "AFTER TRUNCATE trigger");
+	(void) require_event(fcinfo, "runs_truncated",
+						 TRIGGER_EVENT_TRUNCATE | TRIGGER_EVENT_AFTER,
+						 "AFTER TRUNCATE");
 	acr_news_all_gone();
 	return PointerGetDatum(NULL);
 }

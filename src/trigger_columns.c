@@ -10,6 +10,7 @@
 #include "catalog/pg_type_d.h"
 #include "trigger_columns.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
@@ -51,35 +52,83 @@ acr_column_require(Relation rel, const char *name, Oid type)
 	return attnum;
 }
 
-/* The value of such a column. */
-Datum
-acr_column_of(Relation rel, HeapTuple row, const char *name, Oid type,
-			  bool *isnull)
+/* ---- the run table's own ---- */
+
+static const struct
 {
-	return heap_getattr(row, acr_column_require(rel, name, type),
+	const char *name;
+	Oid			type;
+}			run_columns[ACR_N_RUN_COLUMNS] = {
+	[ACR_COLUMN_ID] = {"id", UUIDOID},
+	[ACR_COLUMN_CHAT_ID] = {"chat_id", UUIDOID},
+	[ACR_COLUMN_WORKSPACE_ID] = {"workspace_id", UUIDOID},
+	[ACR_COLUMN_STATUS] = {"status", TEXTOID},
+	[ACR_COLUMN_ERROR] = {"error", TEXTOID},
+	[ACR_COLUMN_RUNNER] = {"runner", TEXTOID},
+	[ACR_COLUMN_STOP_REQUESTED_AT] = {"stop_requested_at", TIMESTAMPTZOID},
+	[ACR_COLUMN_FINISHED_AT] = {"finished_at", TIMESTAMPTZOID},
+};
+
+/* which table's numbers are known, until something is heard of a change */
+static Oid	known_relid = InvalidOid;
+static int	known_numbers[ACR_N_RUN_COLUMNS];
+
+static void
+forget_numbers(Datum arg, Oid relid)
+{
+	if (relid == InvalidOid || relid == known_relid)
+		known_relid = InvalidOid;
+}
+
+static void
+find_numbers(Relation rel)
+{
+	static bool listening = false;
+
+	if (!listening)
+	{
+		CacheRegisterRelcacheCallback(forget_numbers, (Datum) 0);
+		listening = true;
+	}
+	known_relid = InvalidOid;
+	for (int i = 0; i < ACR_N_RUN_COLUMNS; i++)
+		known_numbers[i] = acr_column_require(rel, run_columns[i].name,
+											  run_columns[i].type);
+	known_relid = RelationGetRelid(rel);
+}
+
+const char *
+acr_run_column_name(AcrRunColumn column)
+{
+	return run_columns[column].name;
+}
+
+int
+acr_run_column_number(Relation rel, AcrRunColumn column)
+{
+	if (known_relid != RelationGetRelid(rel))
+		find_numbers(rel);
+	return known_numbers[column];
+}
+
+Datum
+acr_run_column(Relation rel, HeapTuple row, AcrRunColumn column, bool *isnull)
+{
+	return heap_getattr(row, acr_run_column_number(rel, column),
 						RelationGetDescr(rel), isnull);
 }
 
-/*
- * The value of a column of uuids; one of those of which the table's own rules say
- * that they are not null.
- */
+/* One of those of which the table's own rules say that they are not null. */
 pg_uuid_t *
-acr_column_uuid_of(Relation rel, HeapTuple row, const char *name)
+acr_run_column_uuid(Relation rel, HeapTuple row, AcrRunColumn column)
 {
 	bool		isnull;
-	Datum		value = acr_column_of(rel, row, name, UUIDOID, &isnull);
+	Datum		value = acr_run_column(rel, row, column, &isnull);
 
 	if (isnull)
 		ereport(ERROR,
 				(errcode(ERRCODE_NOT_NULL_VIOLATION),
 				 errmsg("null value in column \"%s\" of relation \"%s\"",
-						name, RelationGetRelationName(rel))));
+						run_columns[column].name, RelationGetRelationName(rel))));
 	return DatumGetUUIDP(value);
-}
-
-pg_uuid_t *
-acr_column_run_id(Relation rel, HeapTuple row)
-{
-	return acr_column_uuid_of(rel, row, "id");
 }

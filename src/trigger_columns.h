@@ -10,10 +10,26 @@
 
 extern int	acr_column_number(Relation rel, const char *name);
 extern int	acr_column_require(Relation rel, const char *name, Oid type);
-extern Datum acr_column_of(Relation rel, HeapTuple row, const char *name,
-						   Oid type, bool *isnull);
-extern pg_uuid_t *acr_column_uuid_of(Relation rel, HeapTuple row,
-									 const char *name);
-extern pg_uuid_t *acr_column_run_id(Relation rel, HeapTuple row);
+
+/* columns of the run table that its triggers look at */
+typedef enum AcrRunColumn
+{
+	ACR_COLUMN_ID,
+	ACR_COLUMN_CHAT_ID,
+	ACR_COLUMN_WORKSPACE_ID,
+	ACR_COLUMN_STATUS,
+	ACR_COLUMN_ERROR,
+	ACR_COLUMN_RUNNER,
+	ACR_COLUMN_STOP_REQUESTED_AT,
+	ACR_COLUMN_FINISHED_AT,
+	ACR_N_RUN_COLUMNS
+} AcrRunColumn;
+
+extern const char *acr_run_column_name(AcrRunColumn column);
+extern int	acr_run_column_number(Relation rel, AcrRunColumn column);
+extern Datum acr_run_column(Relation rel, HeapTuple row, AcrRunColumn column,
+							bool *isnull);
+extern pg_uuid_t *acr_run_column_uuid(Relation rel, HeapTuple row,
+									  AcrRunColumn column);
 
 #endif							/* ACR_TRIGGER_COLUMNS_H */

@@ -110,14 +110,15 @@ LANGUAGE c VOLATILE
 AS 'MODULE_PATHNAME', 'acr_run_inserted';
 
 COMMENT ON FUNCTION ai_chat_run.run_inserted() IS
-'Trigger function: lets the background worker know that there may be an active run.';
+'Trigger function: lets the background worker know that there may be an active run, and wakes who waits for its stop.';
 
+-- Without a condition: the server would read that anew for each statement.
 CREATE TRIGGER run_inserted
-	AFTER INSERT ON ai_chat_run.ai_chat_runs
-	FOR EACH STATEMENT EXECUTE FUNCTION ai_chat_run.run_inserted();
+	BEFORE INSERT ON ai_chat_run.ai_chat_runs
+	FOR EACH ROW EXECUTE FUNCTION ai_chat_run.run_inserted();
 
 COMMENT ON TRIGGER run_inserted ON ai_chat_run.ai_chat_runs IS
-'The background worker looks after a run whoever inserted it.';
+'The background worker looks after a run whoever inserted it; and who waits for a stop is told if it was inserted with one.';
 
 CREATE TRIGGER terminal_is_final
 	AFTER UPDATE ON ai_chat_run.ai_chat_runs
@@ -125,22 +126,6 @@ CREATE TRIGGER terminal_is_final
 
 COMMENT ON TRIGGER terminal_is_final ON ai_chat_run.ai_chat_runs IS
 'A terminal run stays as it ended, for direct writers too; and who waits for the end or the stop of a run is woken.';
-
-CREATE FUNCTION ai_chat_run.stopping_run_inserted()
-RETURNS trigger
-LANGUAGE c VOLATILE
-AS 'MODULE_PATHNAME', 'acr_stopping_run_inserted';
-
-COMMENT ON FUNCTION ai_chat_run.stopping_run_inserted() IS
-'Trigger function: wakes who waits for a stop of a run that was inserted with one.';
-
-CREATE TRIGGER stopping_run_inserted
-	AFTER INSERT ON ai_chat_run.ai_chat_runs
-	FOR EACH ROW WHEN (NEW.stop_requested_at IS NOT NULL AND NEW.status IN ('pending', 'running'))
-	EXECUTE FUNCTION ai_chat_run.stopping_run_inserted();
-
-COMMENT ON TRIGGER stopping_run_inserted ON ai_chat_run.ai_chat_runs IS
-'Who waits for a stop is told, also of a run that a direct writer inserts with one.';
 
 CREATE FUNCTION ai_chat_run.run_deleted()
 RETURNS trigger

@@ -195,13 +195,11 @@ SELECT results_eq(
 	$$VALUES
 		('run_deleted', 'ai_chat_run.ai_chat_runs', 'O', true, 8,
 			'((old.status = ANY (ARRAY[''pending''::text, ''running''::text])))'),
-		('run_inserted', 'ai_chat_run.ai_chat_runs', 'O', false, 4, NULL),
+		('run_inserted', 'ai_chat_run.ai_chat_runs', 'O', true, 6, NULL),
 		('runs_truncated', 'ai_chat_run.ai_chat_runs', 'O', false, 32, NULL),
-		('stopping_run_inserted', 'ai_chat_run.ai_chat_runs', 'O', true, 4,
-			'(((new.stop_requested_at IS NOT NULL) AND (new.status = ANY (ARRAY[''pending''::text, ''running''::text]))))'),
 		('terminal_is_final', 'ai_chat_run.ai_chat_runs', 'O', true, 16, NULL)$$,
-	'five triggers, enabled, after: for each active row on DELETE, for each statement on INSERT and on TRUNCATE, for each row '
-		'on INSERT of one that is to stop and on UPDATE');
+	'four triggers, enabled: before INSERT for each row; after DELETE for each active row, after TRUNCATE for each statement, '
+		'after UPDATE for each row');
 
 INSERT INTO ai_chat_run.ai_chat_runs (id, chat_id, workspace_id, status, error, finished_at)
 	SELECT id, gen_random_uuid(), gen_random_uuid(), status, 'why', now()

@@ -146,14 +146,12 @@ SELECT ai_chat_run.terminal_is_final();
 \echo :SQLSTATE
 SELECT ai_chat_run.run_inserted();
 \echo :SQLSTATE
-SELECT ai_chat_run.stopping_run_inserted();
-\echo :SQLSTATE
 SELECT ai_chat_run.run_deleted();
 \echo :SQLSTATE
 SELECT ai_chat_run.runs_truncated();
 \echo :SQLSTATE
-CREATE TEMP TABLE other (id uuid, state text, status int);
-INSERT INTO other VALUES (:'r1', 'failed', 1);
+CREATE TEMP TABLE other (id uuid, chat_id uuid, workspace_id uuid, state text, status int);
+INSERT INTO other (id, state) VALUES (:'r1', 'failed');
 CREATE TRIGGER meddle AFTER UPDATE ON other FOR EACH ROW
 	EXECUTE FUNCTION ai_chat_run.terminal_is_final();
 UPDATE other SET state = 'running';
