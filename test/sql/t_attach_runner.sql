@@ -186,7 +186,8 @@ RESET client_min_messages;
 INSERT INTO ai_chat_run.ai_chat_runs (id, chat_id, workspace_id, runner, updated_at)
 SELECT pg_temp.run(n), pg_temp.run(n), :'w', repeat('x', 126 + n), now() - interval '1 year' FROM generate_series(1, 2) n;
 SELECT right(run_id::text, 1) AS run, attached, ai_chat_run.is_locally_active(run_id) FROM ai_chat_run.active_runs ORDER BY 1;
-SELECT ai_chat_run.request_stop(pg_temp.run(1), :'w'), ai_chat_run.request_stop(pg_temp.run(2), :'w');
+SELECT ai_chat_run.request_stop(pg_temp.run(2), :'w');
+SELECT ai_chat_run.request_stop(pg_temp.run(1), :'w');
 CALL ai_chat_run.await_stops(repeat('x', 127), timeout => '0');
 -- and its runs are not of those that another incarnation aborts
 SELECT ai_chat_run.attach_runner(repeat('x', 127), :'life2');

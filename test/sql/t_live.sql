@@ -206,12 +206,12 @@ CALL ai_chat_run.await_stops('runner of t_live', timeout => '0');
 CALL ai_chat_run.await_stops('runner 2 of t_live', timeout => '0');
 \endif
 UPDATE ai_chat_run.ai_chat_runs SET runner = 'runner 2 of t_live', workspace_id = :'other_w', chat_id = :'c4' WHERE id = :'r8';
-SELECT ai_chat_run.heartbeat(:'r8', :'w'), ai_chat_run.heartbeat(:'r8', :'other_w');
-SELECT stop_requested_at IS NOT NULL AS stamped FROM ai_chat_run.ai_chat_runs WHERE id = :'r8';
 \if :preloaded
 CALL ai_chat_run.await_stops('runner of t_live', timeout => '0');
 CALL ai_chat_run.await_stops('runner 2 of t_live', timeout => '0');
 \endif
+SELECT ai_chat_run.heartbeat(:'r8', :'w'), ai_chat_run.heartbeat(:'r8', :'other_w');
+SELECT stop_requested_at IS NOT NULL AS stamped FROM ai_chat_run.ai_chat_runs WHERE id = :'r8';
 SELECT ai_chat_run.record_step(:'r8', :'other_w', 1);
 SELECT stop_requested_at IS NOT NULL AS stamped FROM ai_chat_run.ai_chat_runs WHERE id = :'r8';
 -- also if it becomes nobody's
