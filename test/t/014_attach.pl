@@ -287,9 +287,9 @@ $node->safe_psql('postgres', "DROP TRIGGER nap ON $RUNS");
 
 # ---- silence ----
 
-# The worker does not take an attached runner for dead, however long it has been silent.
-# That goes for a run that was inserted by the transaction that attached it, too; and not for one whose runner's name
-# begins like that of one who is attached, and is longer than a name can be.
+# The worker does not take an attached runner for dead, however long it has been silent. That goes for a run that was
+# inserted by the transaction that attached it, too; not for one whose runner's name is longer than a name can be, and
+# begins like that of one who is attached.
 my $attached = begin_of('bystander', 8);
 my $one = $node->background_psql('postgres', on_error_stop => 0);
 my $long_name = 'x' x 127;
