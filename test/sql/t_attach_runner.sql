@@ -178,4 +178,19 @@ SELECT ai_chat_run.attach_runner('runner of t_attach 2', :'life2');
 COMMIT;
 SELECT * FROM runs;
 
+-- a name that is too long for a runner is nobody's, though it begins as that of one who is attached
+TRUNCATE ai_chat_run.ai_chat_runs;
+SET client_min_messages = error;
+SELECT ai_chat_run.attach_runner(repeat('x', 127), :'life1');
+RESET client_min_messages;
+INSERT INTO ai_chat_run.ai_chat_runs (id, chat_id, workspace_id, runner, updated_at)
+SELECT pg_temp.run(n), pg_temp.run(n), :'w', repeat('x', 126 + n), now() - interval '1 year' FROM generate_series(1, 2) n;
+SELECT right(run_id::text, 1) AS run, attached, ai_chat_run.is_locally_active(run_id) FROM ai_chat_run.active_runs ORDER BY 1;
+SELECT ai_chat_run.request_stop(pg_temp.run(2), :'w');
+SELECT ai_chat_run.request_stop(pg_temp.run(1), :'w');
+CALL ai_chat_run.await_stops(repeat('x', 127), timeout => '0');
+-- and its runs are not of those that another incarnation aborts
+SELECT ai_chat_run.attach_runner(repeat('x', 127), :'life2');
+SELECT * FROM runs;
+
 TRUNCATE ai_chat_run.ai_chat_runs, ai_chat_run.runners;

@@ -7,6 +7,8 @@
 \set other_w 'e0000000-0000-4000-8000-000000000002'
 \set c1 'c0000000-0000-4000-8000-000000000001'
 \set c2 'c0000000-0000-4000-8000-000000000002'
+\set c3 'c0000000-0000-4000-8000-000000000003'
+\set c4 'c0000000-0000-4000-8000-000000000004'
 \set r1 'a7000000-0000-4000-8000-000000000001'
 \set r2 'a7000000-0000-4000-8000-000000000002'
 \set r3 'a7000000-0000-4000-8000-000000000003'
@@ -14,6 +16,8 @@
 \set r5 'a7000000-0000-4000-8000-000000000005'
 \set r6 'a7000000-0000-4000-8000-000000000006'
 \set r7 'a7000000-0000-4000-8000-000000000007'
+\set r8 'a7000000-0000-4000-8000-000000000008'
+\set r9 'a7000000-0000-4000-8000-000000000009'
 TRUNCATE ai_chat_run.ai_chat_runs, ai_chat_run.deferred_finalizations;
 SELECT current_setting('shared_preload_libraries') ~ 'ai_chat_run' AS preloaded \gset
 SELECT :'preloaded' AS preloaded;
@@ -163,6 +167,66 @@ SELECT ai_chat_run.heartbeat(:'r7', :'w');
 DELETE FROM ai_chat_run.ai_chat_runs WHERE id = :'r7';
 SELECT ai_chat_run.begin_run(:'c2', :'w', run_id => :'r7', runner => 'runner of t_live');
 SELECT ai_chat_run.heartbeat(:'r7', :'w'), ai_chat_run.record_step(:'r7', :'w', 1);
+
+-- a run that its owner gives to another workspace, chat or runner, or that gets another id, is known as that one from the commit
+-- on, and by nobody else's
+SELECT ai_chat_run.begin_run(:'c3', :'w', run_id => :'r8', runner => 'runner of t_live');
+BEGIN;
+UPDATE ai_chat_run.ai_chat_runs SET workspace_id = :'other_w' WHERE id = :'r8';
+SELECT ai_chat_run.heartbeat(:'r8', :'w'), ai_chat_run.heartbeat(:'r8', :'other_w'), pg_temp.is_live(:'r8', true);
+ROLLBACK;
+SELECT ai_chat_run.heartbeat(:'r8', :'w'), ai_chat_run.heartbeat(:'r8', :'other_w'), pg_temp.is_live(:'r8', true);
+UPDATE ai_chat_run.ai_chat_runs SET workspace_id = :'other_w' WHERE id = :'r8';
+SELECT ai_chat_run.heartbeat(:'r8', :'w'), ai_chat_run.heartbeat(:'r8', :'other_w'), pg_temp.is_live(:'r8', true);
+SELECT ai_chat_run.request_stop(:'r8', :'w'), ai_chat_run.heartbeat(:'r8', :'other_w');
+BEGIN;
+SAVEPOINT s;
+UPDATE ai_chat_run.ai_chat_runs SET workspace_id = :'w' WHERE id = :'r8';
+ROLLBACK TO s;
+COMMIT;
+SELECT ai_chat_run.heartbeat(:'r8', :'w'), ai_chat_run.heartbeat(:'r8', :'other_w');
+UPDATE ai_chat_run.ai_chat_runs SET id = :'r9', chat_id = :'c4', workspace_id = :'w' WHERE id = :'r8';
+SELECT ai_chat_run.heartbeat(:'r8', :'w'), ai_chat_run.heartbeat(:'r8', :'other_w'), pg_temp.is_live(:'r8', false);
+SELECT pg_temp.is_live(:'r9', true), ai_chat_run.heartbeat(:'r9', :'w'), ai_chat_run.heartbeat(:'r9', :'other_w');
+-- one that is settled by the same statement is settled under both
+UPDATE ai_chat_run.ai_chat_runs SET id = :'r8', status = 'aborted', finished_at = now() WHERE id = :'r9';
+SELECT ai_chat_run.heartbeat(:'r8', :'w'), ai_chat_run.heartbeat(:'r9', :'w'), pg_temp.is_live(:'r9', false);
+DELETE FROM ai_chat_run.ai_chat_runs WHERE id = :'r8';
+-- a stop that only shared memory knows goes with it, and is not there any more for the one who had the run before
+SELECT ai_chat_run.begin_run(:'c3', :'w', run_id => :'r8', runner => 'runner of t_live');
+BEGIN;
+SELECT ai_chat_run.request_stop(:'r8', :'w');
+ROLLBACK;
+BEGIN;
+UPDATE ai_chat_run.ai_chat_runs SET runner = 'runner 2 of t_live', workspace_id = :'other_w', chat_id = :'c4' WHERE id = :'r8';
+ROLLBACK;
+SELECT ai_chat_run.heartbeat(:'r8', :'w'), ai_chat_run.heartbeat(:'r8', :'other_w');
+\if :preloaded
+CALL ai_chat_run.await_stops('runner of t_live', timeout => '0');
+CALL ai_chat_run.await_stops('runner 2 of t_live', timeout => '0');
+\endif
+UPDATE ai_chat_run.ai_chat_runs SET runner = 'runner 2 of t_live', workspace_id = :'other_w', chat_id = :'c4' WHERE id = :'r8';
+\if :preloaded
+CALL ai_chat_run.await_stops('runner of t_live', timeout => '0');
+CALL ai_chat_run.await_stops('runner 2 of t_live', timeout => '0');
+\endif
+SELECT ai_chat_run.heartbeat(:'r8', :'w'), ai_chat_run.heartbeat(:'r8', :'other_w');
+SELECT stop_requested_at IS NOT NULL AS stamped FROM ai_chat_run.ai_chat_runs WHERE id = :'r8';
+SELECT ai_chat_run.record_step(:'r8', :'other_w', 1);
+SELECT stop_requested_at IS NOT NULL AS stamped FROM ai_chat_run.ai_chat_runs WHERE id = :'r8';
+-- also if it becomes nobody's
+UPDATE ai_chat_run.ai_chat_runs SET runner = NULL WHERE id = :'r8';
+SELECT ai_chat_run.heartbeat(:'r8', :'w'), ai_chat_run.heartbeat(:'r8', :'other_w');
+\if :preloaded
+CALL ai_chat_run.await_stops('runner 2 of t_live', timeout => '0');
+\endif
+-- one that the row bears goes with it in any case, also to another id
+UPDATE ai_chat_run.ai_chat_runs SET id = :'r9', runner = 'runner of t_live' WHERE id = :'r8';
+SELECT ai_chat_run.heartbeat(:'r8', :'other_w'), ai_chat_run.heartbeat(:'r9', :'other_w');
+\if :preloaded
+CALL ai_chat_run.await_stops('runner of t_live', timeout => '0');
+\endif
+DELETE FROM ai_chat_run.ai_chat_runs WHERE id = :'r9';
 
 -- a new extension has no runs, whatever the old one had
 SELECT ai_chat_run.request_stop(:'r7', :'w');

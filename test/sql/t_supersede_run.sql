@@ -6,6 +6,7 @@
 \set other_w 'e0000000-0000-4000-8000-000000000002'
 \set c1 'c0000000-0000-4000-8000-000000000001'
 \set c2 'c0000000-0000-4000-8000-000000000002'
+\set c3 'c0000000-0000-4000-8000-000000000003'
 \set r1 'a5000000-0000-4000-8000-000000000001'
 \set r2 'a5000000-0000-4000-8000-000000000002'
 \set r3 'a5000000-0000-4000-8000-000000000003'
@@ -104,6 +105,49 @@ SELECT :'outcome' AS outcome, id = :'run_id' AS new_run FROM ai_chat_run.get_act
 SELECT status, count(*) FROM ai_chat_run.ai_chat_runs GROUP BY status ORDER BY status;
 SELECT count(*) FROM ai_chat_run.deferred_finalizations;
 
+-- what is not the fault of others that are there at the same time is an error, also when there is no time to try again; a row
+-- that a client has locked is for the races between sessions
+TRUNCATE ai_chat_run.ai_chat_runs;
+CREATE FUNCTION pg_temp.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	RAISE EXCEPTION 'no % on a holiday', TG_OP;
+END
+$$;
+CREATE TRIGGER refuse BEFORE INSERT ON ai_chat_run.ai_chat_runs FOR EACH ROW EXECUTE FUNCTION pg_temp.refuse();
+CALL ai_chat_run.supersede_run(:'c1', :'r1', :'w', timeout => '0');
+\echo :SQLSTATE
+CALL ai_chat_run.supersede_run(:'c1', :'r1', :'w', timeout => '0', force => true);
+\echo :SQLSTATE
+CALL ai_chat_run.supersede_run(:'c1', :'r1', :'w', timeout => '1 min');
+\echo :SQLSTATE
+ALTER TABLE ai_chat_run.ai_chat_runs DISABLE TRIGGER refuse;
+SELECT ai_chat_run.begin_run(:'c1', :'w', run_id => :'r1');
+ALTER TABLE ai_chat_run.ai_chat_runs ENABLE TRIGGER refuse;
+-- by force it is both or neither: the new run cannot be begun, so the target goes on
+CALL ai_chat_run.supersede_run(:'c1', :'r1', :'w', timeout => '0', force => true);
+\echo :SQLSTATE
+SELECT * FROM runs;
+-- the target cannot be aborted, though it can be told
+DROP TRIGGER refuse ON ai_chat_run.ai_chat_runs;
+CREATE TRIGGER refuse BEFORE UPDATE OF status ON ai_chat_run.ai_chat_runs FOR EACH ROW EXECUTE FUNCTION pg_temp.refuse();
+CALL ai_chat_run.supersede_run(:'c1', :'r1', :'w', timeout => '0', force => true);
+\echo :SQLSTATE
+SELECT * FROM runs;
+-- without force nobody has tried to
+CALL ai_chat_run.supersede_run(:'c1', :'r1', :'w', timeout => '0');
+-- nor can its row be stamped; it is told all the same
+DROP TRIGGER refuse ON ai_chat_run.ai_chat_runs;
+UPDATE ai_chat_run.ai_chat_runs SET stop_requested_at = NULL;
+CREATE TRIGGER refuse BEFORE UPDATE ON ai_chat_run.ai_chat_runs FOR EACH ROW EXECUTE FUNCTION pg_temp.refuse();
+CALL ai_chat_run.supersede_run(:'c1', :'r1', :'w', timeout => '0');
+CALL ai_chat_run.supersede_run(:'c1', :'r1', :'w', timeout => '0', force => true);
+\echo :SQLSTATE
+SELECT * FROM runs;
+DROP TRIGGER refuse ON ai_chat_run.ai_chat_runs;
+-- the slot is free after each of them
+SELECT ai_chat_run.finalize_run(:'r1', :'w', 'aborted');
+SELECT outcome, run_id FROM ai_chat_run.try_begin_run(:'c1', :'w', run_id => :'r2');
+
 -- arguments
 TRUNCATE ai_chat_run.ai_chat_runs;
 SELECT ai_chat_run.begin_run(:'c1', :'w', run_id => :'r1');
@@ -147,6 +191,41 @@ CALL ai_chat_run.supersede_run(:'c1', :'r1', :'w', timeout => '0');
 \echo :SQLSTATE
 RESET default_transaction_read_only;
 SELECT * FROM runs;
+
+-- nor in a loop over what it writes; of which the target is not told, not even in shared memory
+SELECT ai_chat_run.begin_run(:'c3', :'w', run_id => :'r4');
+DO $$
+DECLARE
+	r record;
+	outcome text;
+	run_id uuid;
+BEGIN
+	FOR r IN UPDATE ai_chat_run.ai_chat_runs SET step_count = 1 WHERE id = 'a5000000-0000-4000-8000-000000000004' RETURNING *
+	LOOP
+		CALL ai_chat_run.supersede_run(r.chat_id, r.id, r.workspace_id, NULL, 'user', '0', true, outcome, run_id);
+	END LOOP;
+END
+$$;
+\echo :SQLSTATE
+SELECT * FROM runs WHERE chat_id = :'c3';
+SELECT ai_chat_run.heartbeat(:'r4', :'w');
+SELECT stop_requested FROM ai_chat_run.active_runs WHERE run_id = :'r4';
+CALL ai_chat_run.await_stop(:'r4', :'w', '0');
+-- a loop over what it reads is none of our business
+DO $$
+DECLARE
+	r record;
+	outcome text;
+	run_id uuid;
+BEGIN
+	FOR r IN SELECT * FROM ai_chat_run.ai_chat_runs WHERE id = 'a5000000-0000-4000-8000-000000000004' LOOP
+		CALL ai_chat_run.supersede_run(r.chat_id, r.id, r.workspace_id, NULL, 'user', '0', true, outcome, run_id);
+		RAISE NOTICE '%', outcome;
+	END LOOP;
+END
+$$;
+SELECT * FROM runs WHERE chat_id = :'c3';
+DELETE FROM ai_chat_run.ai_chat_runs WHERE chat_id = :'c3';
 
 -- a cancel ends the wait; the target has been told, and the slot is not kept
 SET statement_timeout = '50 ms';

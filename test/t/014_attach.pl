@@ -227,6 +227,34 @@ wait_ended(11 .. 15);
 is(runs($node, 'postgres', 11 .. 15), join("\n", (map { "$_ $departed" } 11 .. 14), '15 succeeded'),
 	'and aborted when the client is gone, but for the one whose end was decided');
 
+# Nor does the one whose end somebody is about to decide hold up those beside it; and when he does not, a later visit does.
+my $decider = $node->background_psql('postgres', on_error_stop => 0);
+for my $case ([ COMMIT => 'succeeded', 41, 42 ], [ ROLLBACK => 'aborted', 43, 44 ])
+{
+	my ($end, $end_status, @chats) = @$case;
+	($session, undef, $pid) = attach("torn $end");
+	@run = map { begin_of("torn $end", $_) } @chats;
+	$client->query_safe("BEGIN; SELECT FROM $RUNS WHERE runner = 'torn $end' FOR UPDATE");
+	is($decider->query("BEGIN; SELECT ai_chat_run.finalize_run('$run[0]', '$WS', 'completed')"), 'deferred',
+		"$end: a decision that is not committed");
+	$decider->{stderr} = '';
+	my $decided = "SELECT status FROM ai_chat_run.deferred_finalizations WHERE run_id";
+	my $since = log_end($node);
+	$session->quit;
+	wait_gone($pid);
+	wait_until($node, 'postgres', "$decided = '$run[1]'", 'aborted');
+	is($node->safe_psql('postgres', "$decided = '$run[0]'"), '', "$end: that of another run is made beside it");
+	$decider->query_safe($end);
+	wait_until($node, 'postgres', "$decided = '$run[0]'", $end_status);
+	$client->query_safe('COMMIT');
+	wait_ended(@chats);
+	is(runs($node, 'postgres', @chats),
+		join("\n", "$chats[0] " . ($end eq 'COMMIT' ? 'succeeded' : $departed), "$chats[1] $departed"),
+		"$end: the first decision holds, and if there was none, the worker's");
+	unlike(log_since($node, $since), qr/WARNING:  .* of database "postgres" failed/, "$end: nothing has failed");
+}
+$decider->quit;
+
 # ---- a worker that is ended while it aborts them ----
 
 $node->safe_psql('postgres', <<~SQL);
@@ -259,14 +287,33 @@ $node->safe_psql('postgres', "DROP TRIGGER nap ON $RUNS");
 
 # ---- silence ----
 
-# The worker does not take an attached runner for dead, however long it has been silent.
+# The worker does not take an attached runner for dead, however long it has been silent. That goes for a run that was
+# inserted by the transaction that attached it, too; not for one whose runner's name is longer than a name can be, and
+# begins like that of one who is attached.
 my $attached = begin_of('bystander', 8);
-$node->safe_psql('postgres', "UPDATE $RUNS SET updated_at = now() - interval '1 year' WHERE status = 'running'");
+my $one = $node->background_psql('postgres', on_error_stop => 0);
+my $long_name = 'x' x 127;
+$one->query_safe('BEGIN');
+is($one->query_safe("SELECT ai_chat_run.attach_runner('$_', '$ALICE')"), 0, 'attached and not committed')
+  for 'one', $long_name;
+$one->query_safe(sprintf <<~SQL, map { chat($_) } 51 .. 53);
+	INSERT INTO $RUNS (chat_id, workspace_id, runner)
+	VALUES ('%s', '$WS', 'one'), ('%s', '$WS', '$long_name'), ('%s', '$WS', '${long_name}x');
+	COMMIT
+	SQL
+$node->safe_psql('postgres', "UPDATE $RUNS SET updated_at = now() - interval '1 year' WHERE finished_at IS NULL");
 change('ai_chat_run.stale_after' => '1ms', 'ai_chat_run.reconcile_interval' => '100ms');
-wait_ended(2);
+wait_ended(2, 53);
 is(status(2), $silent, 'a silent run of no runner is aborted');
+is(status(53), $silent, 'so is that of a runner whose name is too long');
 is(status($_), 'running', 'that of an attached runner is not') for 1, 8;
+is(status($_), 'pending', 'nor is one that was inserted while it was being attached') for 51, 52;
+is($one->query_safe("SELECT ai_chat_run.attach_runner('$_', '$ALICE')"), 0, 'nor when the runner comes back')
+  for 'one', $long_name;
 change('ai_chat_run.stale_after' => '0', 'ai_chat_run.reconcile_interval' => '1h');
+$one->quit;
+wait_ended(51, 52);
+is(status($_), $departed, 'but when it departs') for 51, 52;
 
 # ---- the server is restarted, or crashes ----
 

@@ -22,7 +22,7 @@ my $node = new_server('pauses', <<~CONF);
 	ai_chat_run.stale_after = 0
 	CONF
 
-# Database "clock" has an active run, and so a visit every 100 ms; by them we measure how often others are visited.
+# Database "clock" has an active run, and so as many visits as there can be; by them we measure how often others are visited.
 $node->safe_psql('postgres', 'CREATE DATABASE clock');
 $node->safe_psql('clock', 'CREATE EXTENSION ai_chat_run');
 begin_run($node, 'clock', 1);

@@ -159,6 +159,9 @@ for my $run (@run)
 	is($node->safe_psql('postgres', $query), 'running|t', 'the primary has heard from a runner');
 	is($standby->safe_psql('postgres', $query), 'running|f', 'the standby has not');
 }
+my $err;
+$standby->psql('postgres', "\\set VERBOSITY sqlstate\nSELECT ai_chat_run.is_locally_active(NULL);", stderr => \$err);
+like($err, qr/ERROR:  22004$/, 'nor does it take a null for a run');
 $standby->stop;
 $session->quit;
 
