@@ -9,7 +9,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "arguments.h"
 #include "commit_news.h"
 #include "databases.h"
@@ -113,8 +112,7 @@ acr_attach_runner(PG_FUNCTION_ARGS)
 	if (!acr_table_find_runner(runner, &stored, &since) ||
 		memcmp(&stored, &incarnation, UUID_LEN) != 0)
 	{
-		/* A run that the same transaction begins is this incarnation's. */
-		since = GetCurrentTransactionStartTimestamp();
+		since = GetCurrentTimestamp();
 		aborted = abort_earlier_runs(runner);
 	}
 	acr_table_attach_runner(runner, &incarnation, since);

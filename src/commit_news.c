@@ -257,7 +257,7 @@ announce_runs(void)
 			if (news->ticket.number == 0)
 				acr_count_now(ACR_UNTRACKED);
 		}
-		else if (news->kind == RUN_SETTLED)
+		if (news->kind == RUN_SETTLED || news->kind == RUN_MOVED)
 			acr_live_begin_settling(&news->key);
 		news->announced = true;
 	}
@@ -279,6 +279,7 @@ tell_run(const RunNews *news)
 			break;
 		case RUN_MOVED:
 			acr_live_confirm(&news->ticket, news->run, false, false);
+			acr_live_end_settling(&news->key);
 			acr_wakeup_signal(news->runner_bucket);
 			break;
 		case RUN_SETTLED:
@@ -325,10 +326,12 @@ give_up_runs(void)
 		outermost = outermost->outer;
 	for (RunNews *news = outermost->first_run; news != NULL; news = news->next)
 	{
-		if (news->announced && news->run != NULL)
-			acr_live_give_up(&news->ticket);
-		else if (news->announced && news->kind == RUN_SETTLED)
+		if (!news->announced)
+			continue;
+		if (news->kind == RUN_SETTLED || news->kind == RUN_MOVED)
 			acr_live_end_settling(&news->key);
+		if (news->run != NULL)
+			acr_live_give_up(&news->ticket);
 	}
 	if (outermost->distrusting)
 		acr_live_end_distrust();

@@ -147,6 +147,7 @@ try_attach(Attachment *attachment, int *in_use_by, bool *full)
 		runner->state = ACR_RUNNER_ATTACHED;
 		runner->pid = MyProcPid;
 		runner->since = DT_NOBEGIN; /* as long as that is not known */
+		runner->attached_in = GetCurrentTransactionStartTimestamp();
 		runner->departed_at = 0;
 	}
 	LWLockRelease(acr_runners_lock());

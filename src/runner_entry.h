@@ -31,6 +31,7 @@ typedef struct AcrRunner
 	AcrRunnerState state;
 	int			pid;			/* of the session, or of the worker */
 	TimestampTz since;			/* when this incarnation attached first */
+	TimestampTz attached_in;	/* start of the transaction that did last */
 	TimestampTz departed_at;
 } AcrRunner;
 

@@ -158,7 +158,9 @@ acr_runners_is_attached(const char *name)
 /*
  * Is the runner attached, or departed so recently that it may come back, and is
  * a run that was begun then one of this incarnation's?  One that is older was
- * not committed when its runner was replaced; nobody executes it.
+ * not committed when its runner was replaced; nobody executes it.  It is no such
+ * one if the transaction that attached has inserted it, with the time of its own
+ * beginning.
  */
 bool
 acr_runners_looks_after(const char *name, TimestampTz begun_at)
@@ -168,7 +170,8 @@ acr_runners_looks_after(const char *name, TimestampTz begun_at)
 
 	LWLockAcquire(acr_runners_lock(), LW_SHARED);
 	runner = find(name);
-	looks_after = runner != NULL && begun_at >= runner->since;
+	looks_after = runner != NULL &&
+		(begun_at >= runner->since || begun_at == runner->attached_in);
 	LWLockRelease(acr_runners_lock());
 	return looks_after;
 }

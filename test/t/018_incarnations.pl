@@ -93,12 +93,17 @@ $idle->quit;
 
 # ---- a begin that is in flight while its runner is replaced ----
 
+# The transaction that attaches is older than that begin; what counts is when it attaches.
+my $next = $node->background_psql('postgres', on_error_stop => 0);
+$next->query_safe('BEGIN; SELECT 1');
 my $client = $node->background_psql('postgres');
 $client->query_safe('BEGIN; ' . begin_of('worker', 3));
 my $pid = $session->query_safe('SELECT pg_backend_pid()');
 $session->quit;
 wait_until($node, 'postgres', "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid", 0);
-($session, $n) = attach('worker', $BOB);
+$n = $next->query_safe("SELECT ai_chat_run.attach_runner('worker', '$BOB')");
+$next->query_safe('COMMIT');
+$session = $next;
 is($n, 1, 'another incarnation finds one run of before');
 $client->query_safe('COMMIT');
 is(runs($node, 'postgres', 3), '3 running', 'a second one is committed after that');
