@@ -11,6 +11,8 @@
 #include "utils/builtins.h"
 
 PG_FUNCTION_INFO_V1(acr_map_turn_status);
+PG_FUNCTION_INFO_V1(acr_is_run_status);
+PG_FUNCTION_INFO_V1(acr_is_terminal_status);
 
 typedef struct RunState
 {
@@ -27,18 +29,71 @@ static const RunState run_states[] = {
 	{ACR_RUN_ABORTED, true, "aborted"},
 };
 
-bool
-acr_state_is_terminal(const char *status)
+/* The state of that name, or NULL if there is none. */
+static const RunState *
+find_state(const char *name, size_t len)
 {
 	for (size_t i = 0; i < lengthof(run_states); i++)
 	{
-		if (strcmp(run_states[i].name, status) == 0)
-			return run_states[i].terminal;
+		if (strlen(run_states[i].name) == len &&
+			memcmp(run_states[i].name, name, len) == 0)
+			return &run_states[i];
 	}
+	return NULL;
+}
+
+bool
+acr_state_is_terminal(const char *status)
+{
+	const RunState *state = find_state(status, strlen(status));
 
 	/* The table's check keeps others out, so only a bug gets here. */
-	elog(ERROR, "unknown run status \"%s\"", status);
-	return false;				/* keep compiler quiet */
+	if (state == NULL)
+		elog(ERROR, "unknown run status \"%s\"", status);
+	return state->terminal;
+}
+
+static const RunState *
+state_of_argument(FunctionCallInfo fcinfo)
+{
+	text	   *status = PG_GETARG_TEXT_PP(0);
+
+	return find_state(VARDATA_ANY(status), VARSIZE_ANY_EXHDR(status));
+}
+
+/*
+ * The next two are for the table's checks, which the server calls with the
+ * rights of whoever writes.  As a check does with a null, they know nothing of
+ * it.
+ */
+
+/*
+ * is_run_status(status text) returns boolean
+ *
+ * Is there such a state?
+ */
+Datum
+acr_is_run_status(PG_FUNCTION_ARGS)
+{
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	PG_RETURN_BOOL(state_of_argument(fcinfo) != NULL);
+}
+
+/*
+ * is_terminal_status(status text) returns boolean
+ *
+ * Is it one without a way out?  False if there is no such state.
+ */
+Datum
+acr_is_terminal_status(PG_FUNCTION_ARGS)
+{
+	const RunState *state;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	state = state_of_argument(fcinfo);
+	PG_RETURN_BOOL(state != NULL && state->terminal);
 }
 
 /*

@@ -30,6 +30,24 @@ AS 'MODULE_PATHNAME', 'acr_new_run_id';
 COMMENT ON FUNCTION ai_chat_run.new_run_id() IS
 'A new version 7 UUID, time-ordered also within a millisecond; the default of ai_chat_runs.id.';
 
+CREATE FUNCTION ai_chat_run.is_run_status(status text)
+RETURNS boolean
+LANGUAGE c IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'acr_is_run_status';
+
+COMMENT ON FUNCTION ai_chat_run.is_run_status(text) IS
+'Is this the status of a run: pending, running, succeeded, failed or aborted?';
+
+CREATE FUNCTION ai_chat_run.is_terminal_status(status text)
+RETURNS boolean
+LANGUAGE c IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'acr_is_terminal_status';
+
+COMMENT ON FUNCTION ai_chat_run.is_terminal_status(text) IS
+'Is this the status of a run that has ended: succeeded, failed or aborted?';
+
+-- The checks are functions: the server reads the text of a check anew for each
+-- statement that writes, and that of a list of words is long.
 CREATE TABLE ai_chat_run.ai_chat_runs (
 	id uuid NOT NULL DEFAULT ai_chat_run.new_run_id(),
 	chat_id uuid NOT NULL,
@@ -48,9 +66,9 @@ CREATE TABLE ai_chat_run.ai_chat_runs (
 	updated_at timestamptz NOT NULL DEFAULT now(),
 	CONSTRAINT ai_chat_runs_pkey PRIMARY KEY (id),
 	CONSTRAINT ai_chat_runs_status_known
-		CHECK (status IN ('pending', 'running', 'succeeded', 'failed', 'aborted')),
+		CHECK (ai_chat_run.is_run_status(status)),
 	CONSTRAINT ai_chat_runs_finished_when_terminal
-		CHECK ((finished_at IS NOT NULL) = (status IN ('succeeded', 'failed', 'aborted'))),
+		CHECK ((finished_at IS NOT NULL) = ai_chat_run.is_terminal_status(status)),
 	CONSTRAINT ai_chat_runs_step_count_not_negative
 		CHECK (step_count >= 0)
 )

@@ -308,6 +308,8 @@ INSERT INTO expected_functions VALUES
 	('health', 'OUT check_name text, OUT ok boolean, OUT detail text, OUT what_to_do text', 'SETOF record', 's'),
 	('heartbeat', 'run_id uuid, workspace_id uuid', 'text', 'v'),
 	('is_locally_active', 'run_id uuid', 'boolean', 'v'),
+	('is_run_status', 'status text', 'boolean', 'i'),
+	('is_terminal_status', 'status text', 'boolean', 'i'),
 	('link_assistant_message', 'run_id uuid, workspace_id uuid, assistant_message_id uuid', 'boolean', 'v'),
 	('map_turn_status', 'turn_status text', 'text', 'i'),
 	('purge_runs', 'older_than interval, max_runs bigint DEFAULT NULL::bigint', 'bigint', 'v'),
@@ -348,16 +350,16 @@ SELECT is_empty(
 	'none is STRICT: a null where a value is needed is an error, not a silent null');
 SELECT is_empty(
 	$$SELECT name, prosecdef FROM functions
-		WHERE prosecdef = (name IN ('map_turn_status', 'grant_app_access') OR kind = 'p')
+		WHERE prosecdef = (name IN ('map_turn_status', 'is_run_status', 'is_terminal_status', 'grant_app_access') OR kind = 'p')
 			AND name NOT IN ('sweep_runs', 'purge_runs', 'stats_reset', 'health')$$,
 	'those for applications are SECURITY DEFINER where they touch the table, but for procedures, which could not commit; '
 		'grant_app_access grants as its caller');
 SELECT is_empty(
 	$$SELECT name, proparallel FROM functions
 		WHERE proparallel <> 'u'
-				AND name NOT IN ('map_turn_status', 'get_run', 'get_latest_for_chat', 'get_active_for_chat', 'health')
-			OR name = 'map_turn_status' AND proparallel <> 's'$$,
-	'those that write are PARALLEL UNSAFE, map_turn_status is PARALLEL SAFE');
+				AND name NOT IN ('map_turn_status', 'is_run_status', 'is_terminal_status', 'get_run', 'get_latest_for_chat', 'get_active_for_chat', 'health')
+			OR name IN ('map_turn_status', 'is_run_status', 'is_terminal_status') AND proparallel <> 's'$$,
+	'those that write are PARALLEL UNSAFE, those of states are PARALLEL SAFE');
 
 -- The argument names of contract and catalog as a caller uses them, in another order than declared.
 SELECT lives_ok(

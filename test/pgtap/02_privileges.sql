@@ -318,6 +318,7 @@ GRANT SELECT ON ALL TABLES IN SCHEMA ai_chat_run TO acr_reader;
 CREATE ROLE acr_writer;
 GRANT USAGE ON SCHEMA ai_chat_run TO acr_writer;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ai_chat_run.ai_chat_runs TO acr_writer;
+GRANT EXECUTE ON FUNCTION ai_chat_run.is_run_status(text), ai_chat_run.is_terminal_status(text) TO acr_writer;
 CREATE ROLE acr_monitor IN ROLE pg_monitor, pg_read_all_stats;
 
 -- A procedure refuses to run in a function, but only who may call it hears that.

@@ -29,6 +29,8 @@ ROLLBACK;
 SELECT indexdef FROM pg_indexes WHERE schemaname = 'ai_chat_run' AND tablename = 'ai_chat_runs' ORDER BY indexname;
 SELECT conname, contype, pg_get_constraintdef(oid) FROM pg_constraint
 WHERE conrelid = 'ai_chat_run.ai_chat_runs'::regclass AND contype <> 'n' ORDER BY conname;
+SELECT s AS status, ai_chat_run.is_run_status(s), ai_chat_run.is_terminal_status(s)
+FROM unnest(ARRAY['pending', 'running', 'succeeded', 'failed', 'aborted', 'Failed', 'fail', 'faileds', '', NULL]) s;
 -- no foreign key that would need a lock on the run's row
 SELECT conname, contype, pg_get_constraintdef(oid) FROM pg_constraint
 WHERE conrelid = 'ai_chat_run.deferred_finalizations'::regclass AND contype <> 'n' ORDER BY conname;
