@@ -97,7 +97,7 @@ CREATE TABLE ai_chat_run.deferred_finalizations (
 	next_attempt_at timestamptz NOT NULL DEFAULT now(),
 	CONSTRAINT deferred_finalizations_pkey PRIMARY KEY (workspace_id, run_id),
 	CONSTRAINT deferred_finalizations_status_terminal
-		CHECK (status IN ('succeeded', 'failed', 'aborted'))
+		CHECK (ai_chat_run.is_terminal_status(status))
 );
 
 -- Who comes back after a lost connection or a restart is known by this.
