@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "arguments.h"
 #include "commit_news.h"
 #include "databases.h"
@@ -87,9 +88,8 @@ acr_attach_runner(PG_FUNCTION_ARGS)
 {
 	text	   *runner;
 	char	   *name;
-	pg_uuid_t	incarnation;
-	pg_uuid_t	stored;
-	TimestampTz since;
+	AcrIncarnation incarnation;
+	AcrIncarnation stored;
 	int64		aborted = 0;
 
 	acr_shared_require("attach_runner()");
@@ -103,20 +103,23 @@ acr_attach_runner(PG_FUNCTION_ARGS)
 				 errmsg("runner must not be empty")));
 	PreventCommandIfReadOnly("attach_runner()");
 	if (PG_ARGISNULL(1))
-		acr_run_id_new(&incarnation);
+		acr_run_id_new(&incarnation.id);
 	else
-		incarnation = *PG_GETARG_UUID_P(1);
+		incarnation.id = *PG_GETARG_UUID_P(1);
 
 	acr_shared_note_start();
 	acr_runners_attach(name);
-	if (!acr_table_find_runner(runner, &stored, &since) ||
-		memcmp(&stored, &incarnation, UUID_LEN) != 0)
+	if (acr_table_find_runner(runner, &stored) &&
+		memcmp(&stored.id, &incarnation.id, UUID_LEN) == 0)
+		incarnation = stored;
+	else
 	{
-		since = GetCurrentTimestamp();
+		incarnation.since = GetCurrentTimestamp();
+		incarnation.attached_in = GetCurrentTransactionStartTimestamp();
 		aborted = abort_earlier_runs(runner);
 	}
-	acr_table_attach_runner(runner, &incarnation, since);
-	acr_runners_set_since(name, since);
+	acr_table_attach_runner(runner, &incarnation);
+	acr_runners_set_incarnation(name, &incarnation);
 	warn_of_restart();
 
 	PG_RETURN_INT64(aborted);

@@ -181,16 +181,17 @@ const AcrSql acr_sql[ACR_N_SQL] = {
 		BY_ID, 1, {UUIDARRAYOID}
 	},
 	[ACR_SQL_FIND_RUNNER] = {
-		SQL("SELECT w.incarnation, w.since FROM " RUNNERS " w"
+		SQL("SELECT w.incarnation, w.since, w.attached_in FROM " RUNNERS " w"
 			" WHERE w.runner" EQ "$1"),
 		NULL, 1, {TEXTOID}
 	},
 	[ACR_SQL_ATTACH_RUNNER] = {
-		SQL("INSERT INTO " RUNNERS " AS w (runner, incarnation, since, seen_at)"
-			" VALUES ($1, $2, $3, $4) ON CONFLICT (runner) DO UPDATE"
+		SQL("INSERT INTO " RUNNERS " AS w (runner, incarnation, since, attached_in,"
+			" seen_at) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (runner) DO UPDATE"
 			" SET incarnation = EXCLUDED.incarnation, since = EXCLUDED.since,"
-			" seen_at = EXCLUDED.seen_at"),
-		NULL, 4, {TEXTOID, UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+			" attached_in = EXCLUDED.attached_in, seen_at = EXCLUDED.seen_at"),
+		NULL, 5,
+		{TEXTOID, UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 	},
 	[ACR_SQL_SEE_RUNNER] = {
 		SQL("UPDATE " RUNNERS " w SET seen_at = $2 WHERE w.runner" EQ "$1"),

@@ -146,8 +146,8 @@ try_attach(Attachment *attachment, int *in_use_by, bool *full)
 		attachments = attachment;
 		runner->state = ACR_RUNNER_ATTACHED;
 		runner->pid = MyProcPid;
-		runner->since = DT_NOBEGIN; /* as long as that is not known */
-		runner->attached_in = GetCurrentTransactionStartTimestamp();
+		runner->incarnation.since = DT_NOBEGIN; /* as long as that is not
+												 * known */
 		runner->departed_at = 0;
 	}
 	LWLockRelease(acr_runners_lock());
@@ -194,9 +194,9 @@ acr_runners_attach(const char *runner)
 		raise_attached(runner, in_use_by);
 }
 
-/* Since when has the incarnation been there that this session has attached? */
+/* Tells which incarnation it is that this session has attached. */
 void
-acr_runners_set_since(const char *name, TimestampTz since)
+acr_runners_set_incarnation(const char *name, const AcrIncarnation *incarnation)
 {
 	AcrRunnerKey key;
 	AcrRunner  *runner;
@@ -205,7 +205,7 @@ acr_runners_set_since(const char *name, TimestampTz since)
 	LWLockAcquire(acr_runners_lock(), LW_EXCLUSIVE);
 	runner = hash_search(acr_runners_table(), &key, HASH_FIND, NULL);
 	if (runner != NULL && runner->pid == MyProcPid)
-		runner->since = since;
+		runner->incarnation = *incarnation;
 	LWLockRelease(acr_runners_lock());
 }
 

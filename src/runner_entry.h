@@ -30,8 +30,7 @@ typedef struct AcrRunner
 	AcrRunnerKey key;			/* hash key */
 	AcrRunnerState state;
 	int			pid;			/* of the session, or of the worker */
-	TimestampTz since;			/* when this incarnation attached first */
-	TimestampTz attached_in;	/* start of the transaction that did last */
+	AcrIncarnation incarnation;
 	TimestampTz departed_at;
 } AcrRunner;
 

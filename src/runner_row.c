@@ -6,12 +6,9 @@
 #include "runner_row.h"
 #include "utils/memutils.h"
 
-/*
- * The incarnation that attached last under this name, and since when it did, as
- * of now.
- */
+/* The incarnation that attached last under this name, as of now. */
 bool
-acr_table_find_runner(text *runner, pg_uuid_t *incarnation, TimestampTz *since)
+acr_table_find_runner(text *runner, AcrIncarnation *incarnation)
 {
 	AcrParams	p = {0};
 	bool		found;
@@ -23,22 +20,23 @@ acr_table_find_runner(text *runner, pg_uuid_t *incarnation, TimestampTz *since)
 	{
 		bool		isnull;
 
-		acr_column_uuid(0, 1, incarnation);
-		*since = DatumGetTimestampTz(acr_column(0, 2, &isnull));
+		acr_column_uuid(0, 1, &incarnation->id);
+		incarnation->since = DatumGetTimestampTz(acr_column(0, 2, &isnull));
+		incarnation->attached_in = DatumGetTimestampTz(acr_column(0, 3, &isnull));
 	}
 	acr_table_close();
 	return found;
 }
 
 void
-acr_table_attach_runner(text *runner, const pg_uuid_t *incarnation,
-						TimestampTz since)
+acr_table_attach_runner(text *runner, const AcrIncarnation *incarnation)
 {
 	AcrParams	p = {0};
 
 	acr_param_pointer(&p, runner);
-	acr_param_pointer(&p, incarnation);
-	acr_param_time(&p, since);
+	acr_param_pointer(&p, &incarnation->id);
+	acr_param_time(&p, incarnation->since);
+	acr_param_time(&p, incarnation->attached_in);
 	acr_param_time(&p, GetCurrentTimestamp());
 	(void) acr_table_run(ACR_SQL_ATTACH_RUNNER, ACR_AS_WRITE, &p);
 }

@@ -6,13 +6,12 @@
 
 #include "c.h"
 #include "run_table.h"
+#include "runners.h"
 #include "utils/array.h"
 
-extern bool acr_table_find_runner(text *runner, pg_uuid_t *incarnation,
-								  TimestampTz *since);
+extern bool acr_table_find_runner(text *runner, AcrIncarnation *incarnation);
 extern void acr_table_attach_runner(text *runner,
-									const pg_uuid_t *incarnation,
-									TimestampTz since);
+									const AcrIncarnation *incarnation);
 extern void acr_table_see_runner(text *runner);
 extern void acr_table_forget_runners(ArrayType *present,
 									 TimestampTz seen_before);

@@ -171,7 +171,8 @@ acr_runners_looks_after(const char *name, TimestampTz begun_at)
 	LWLockAcquire(acr_runners_lock(), LW_SHARED);
 	runner = find(name);
 	looks_after = runner != NULL &&
-		(begun_at >= runner->since || begun_at == runner->attached_in);
+		(begun_at >= runner->incarnation.since ||
+		 begun_at == runner->incarnation.attached_in);
 	LWLockRelease(acr_runners_lock());
 	return looks_after;
 }

@@ -105,6 +105,7 @@ CREATE TABLE ai_chat_run.runners (
 	runner text NOT NULL,
 	incarnation uuid NOT NULL,
 	since timestamptz NOT NULL DEFAULT now(),
+	attached_in timestamptz NOT NULL DEFAULT now(),
 	seen_at timestamptz NOT NULL DEFAULT now(),
 	CONSTRAINT runners_pkey PRIMARY KEY (runner)
 );
@@ -253,6 +254,8 @@ COMMENT ON COLUMN ai_chat_run.runners.incarnation IS
 'The life of the process that attached last under this name.';
 COMMENT ON COLUMN ai_chat_run.runners.since IS
 'When that life attached first.';
+COMMENT ON COLUMN ai_chat_run.runners.attached_in IS
+'The beginning of the transaction in which it did: runs that this has inserted are its own, too.';
 COMMENT ON COLUMN ai_chat_run.runners.seen_at IS
 'When it attached, or was last found departed; long after, it is forgotten.';
 COMMENT ON CONSTRAINT runners_pkey ON ai_chat_run.runners IS

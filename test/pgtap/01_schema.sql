@@ -243,7 +243,8 @@ SELECT results_eq(
 	$$SELECT attname::text COLLATE "default", format_type(atttypid, atttypmod), attnotnull
 		FROM pg_attribute WHERE attrelid = 'ai_chat_run.runners'::regclass AND attnum > 0 ORDER BY attnum$$,
 	$$VALUES ('runner', 'text', true), ('incarnation', 'uuid', true),
-		('since', 'timestamp with time zone', true), ('seen_at', 'timestamp with time zone', true)$$,
+		('since', 'timestamp with time zone', true), ('attached_in', 'timestamp with time zone', true),
+		('seen_at', 'timestamp with time zone', true)$$,
 	'a runner has a name and an incarnation');
 SELECT throws_ok(
 	$$INSERT INTO ai_chat_run.runners (runner, incarnation) VALUES ('r', gen_random_uuid()), ('r', gen_random_uuid())$$,
