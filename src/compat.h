@@ -13,6 +13,11 @@
 
 #include "utils/wait_event.h"
 
+/* Since 16 the macros of variable-length values have a header of their own. */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
 /*
  * Extensions name their own wait events since 17.  Before, every wait of an
  * extension shows as "Extension".

@@ -6,6 +6,7 @@
 #include "postgres.h"
 
 #include "arguments.h"
+#include "compat.h"
 #include "fmgr.h"
 #include "run_state.h"
 #include "utils/builtins.h"
