@@ -176,18 +176,11 @@ settle_holder(const AcrNewRun *run, const AcrActiveRun *holder)
 	AcrRunKey	key = {.id = holder->id,.workspace_id = run->key.workspace_id};
 	ErrorData  *failure;
 
-	if (acr_table_find_deferred(&key) == NULL)
-		return false;
-	switch (acr_deferral_settle(&key, true, &failure))
-	{
-		case ACR_SETTLED:
-		case ACR_SETTLE_MOOT:
-			return true;
-		default:
-			if (failure != NULL && acr_attempt_is_futile(failure))
-				ReThrowError(failure);
-			return false;
-	}
+	if (acr_deferral_make_way(&key, true, &failure))
+		return true;
+	if (failure != NULL && acr_attempt_is_futile(failure))
+		ReThrowError(failure);
+	return false;
 }
 
 /*

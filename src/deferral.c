@@ -94,6 +94,34 @@ acr_deferral_settle(const AcrRunKey *key, bool wait, ErrorData **failure)
 }
 
 /*
+ * An active run was found in the way.  Returns true if it is so no more: what
+ * was deferred for it is applied.  *failure as above.
+ *
+ * Another one may have applied it since the run was found.  Then there is no
+ * record any more, and the run is to be asked again; but if there never was a
+ * record there is no page of them.
+ */
+bool
+acr_deferral_make_way(const AcrRunKey *key, bool wait, ErrorData **failure)
+{
+	AcrRun		run;
+
+	*failure = NULL;
+	if (acr_table_deferred_is_blank())
+		return false;
+	if (acr_table_find_deferred(key) == NULL)
+		return !acr_table_find(key, &run) || run.is_terminal;
+	switch (acr_deferral_settle(key, wait, failure))
+	{
+		case ACR_SETTLED:
+		case ACR_SETTLE_MOOT:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/*
  * The same within an attempt that is under way already.  Waits for the row;
  * errors go up.
  */

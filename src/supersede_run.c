@@ -239,17 +239,21 @@ tell_target(Supersession *s)
 }
 
 /*
- * Another run than the target holds the slot.  Is that over, since its end was
- * but deferred?
+ * Another run than the target holds the slot: that is a mismatch, unless its end
+ * was but deferred.
  */
-static bool
-settle_rival(Supersession *s, const AcrActiveRun *active)
+static void
+face_rival(Supersession *s, const AcrActiveRun *active)
 {
 	AcrRunKey	key = {.id = active->id,.workspace_id = s->target.workspace_id};
 	ErrorData  *failure;
 
-	return acr_table_find_deferred(&key) != NULL &&
-		acr_deferral_settle(&key, false, &failure) == ACR_SETTLED;
+	if (acr_deferral_make_way(&key, false, &failure))
+		begin_new(s);
+	else if (failure != NULL && acr_attempt_is_futile(failure))
+		try_again(s, failure);
+	else
+		set_outcome(s, "mismatch", &active->id);
 }
 
 /* Step 2, and step 3 if it is the target who is active. */
@@ -266,10 +270,8 @@ look_and_tell(Supersession *s)
 		s->was_active = true;
 		tell_target(s);
 	}
-	else if (settle_rival(s, &active))
-		begin_new(s);
 	else
-		set_outcome(s, "mismatch", &active.id);
+		face_rival(s, &active);
 }
 
 /* A step: sets the outcome, or asks to be tried again, or leaves us waiting. */
