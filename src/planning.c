@@ -42,6 +42,7 @@ static const struct
 	bool		value;
 }			switches[] = {
 	{&enable_indexscan, true},
+	{&enable_tidscan, true},
 	{&enable_nestloop, true},
 	{&enable_seqscan, false},
 	{&enable_bitmapscan, false},

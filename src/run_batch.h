@@ -1,12 +1,16 @@
 /*
- * Many runs: the batches of sweeps and purges.
+ * Many runs: the batches of sweeps (sweep_batch.c) and purges (run_batch.c).
  */
 #ifndef ACR_RUN_BATCH_H
 #define ACR_RUN_BATCH_H
 
 #include "run_table.h"
+#include "storage/itemptr.h"
+#include "utils/array.h"
 
 struct AcrSweepFilter;
+
+extern ArrayType *acr_uuid_array(Datum *ids, int n);
 
 typedef struct AcrSweepCandidate
 {
@@ -29,9 +33,23 @@ typedef struct AcrSweepFilter
 	TimestampTz created_before; /* at boot only */
 } AcrSweepFilter;
 
+/* where a sweep or purge is; all zeroes at its beginning */
+typedef struct AcrCursor
+{
+	pg_uuid_t	from;
+	bool		begun;
+	bool		more;
+
+	/* at boot: what was looked at up to "from" and is to be locked */
+	ItemPointer places;			/* in the order of the table */
+	int			n_places;
+	int			next_place;
+	bool		more_beyond;
+} AcrCursor;
+
 extern int64 acr_table_sweep_batch(const AcrSweepFilter *filter,
 								   const char *error, int64 limit,
-								   pg_uuid_t *from_chat, bool *more);
+								   AcrCursor *cursor);
 extern bool acr_table_boot_sweep_left(const AcrSweepFilter *filter);
 extern int64 acr_table_purge_batch(TimestampTz before, int64 limit,
 								   pg_uuid_t *from_id, bool *more);

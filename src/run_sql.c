@@ -76,6 +76,13 @@
 #define CANDIDATE \
 	"r.id, r.chat_id, r.runner, COALESCE(r.started_at, r.created_at)"
 
+#define LOCKED			CANDIDATE ", r.ctid"
+
+#define ABORT_RUNS \
+	"UPDATE " RUNS " r SET status = '" ACR_RUN_ABORTED "'," \
+	" error = COALESCE(r.error, $2), finished_at = $3, updated_at = $3" \
+	" WHERE r.ctid" EQ "ANY ($1) AND " NOT_TERMINAL
+
 #define SQL(...)		ACR_SQL_MARK __VA_ARGS__
 
 const AcrSql acr_sql[ACR_N_SQL] = {
@@ -270,20 +277,21 @@ const AcrSql acr_sql[ACR_N_SQL] = {
 	 * a client has locked, and then settles that batch by id.
 	 */
 	[ACR_SQL_SWEEP_LOCK] = {
-		SQL("SELECT r.id, r.chat_id FROM " RUNS " r"
+		SQL("SELECT " LOCKED " FROM " RUNS " r"
 			" WHERE " IS_ACTIVE " AND r.chat_id" GE "$1"
 			" AND r.updated_at" LT "$3 AND ($4 IS NULL OR r.runner" EQ "$4)"
 			" AND " NOT_DEFERRED
 			" ORDER BY r.chat_id LIMIT $2 FOR NO KEY UPDATE OF r SKIP LOCKED"),
 		BY_ACTIVE_CHAT, 4, {UUIDOID, INT8OID, TIMESTAMPTZOID, TEXTOID}
 	},
+	/* of those at these places; $2 is more than enough */
 	[ACR_SQL_BOOT_SWEEP_LOCK] = {
-		SQL("SELECT r.id, r.chat_id FROM " RUNS " r"
-			" WHERE " IS_ACTIVE " AND r.chat_id" GE "$1"
+		SQL("SELECT " LOCKED " FROM " RUNS " r"
+			" WHERE r.ctid" EQ "ANY ($1) AND " NOT_TERMINAL
 			" AND " FROM_BEFORE_START " AND " NOT_DEFERRED
-			" ORDER BY r.chat_id LIMIT $2 FOR NO KEY UPDATE OF r SKIP LOCKED"),
-		BY_ACTIVE_CHAT, 5,
-		{UUIDOID, INT8OID, XIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+			" LIMIT $2 FOR NO KEY UPDATE OF r SKIP LOCKED"),
+		BY_ID, 5,
+		{TIDARRAYOID, INT8OID, XIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 	},
 
 	/*
@@ -298,7 +306,7 @@ const AcrSql acr_sql[ACR_N_SQL] = {
 		BY_ACTIVE_CHAT, 4, {UUIDOID, INT8OID, TIMESTAMPTZOID, TEXTOID}
 	},
 	[ACR_SQL_BOOT_SWEEP_LOOK] = {
-		SQL("SELECT " CANDIDATE " FROM " RUNS " r"
+		SQL("SELECT " LOCKED " FROM " RUNS " r"
 			" WHERE " IS_ACTIVE " AND r.chat_id" GE "$1"
 			" AND " FROM_BEFORE_START " AND " NOT_DEFERRED
 			" ORDER BY r.chat_id LIMIT $2"),
@@ -306,26 +314,30 @@ const AcrSql acr_sql[ACR_N_SQL] = {
 		{UUIDOID, INT8OID, XIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 	},
 	[ACR_SQL_SWEEP_LOCK_THESE] = {
-		SQL("SELECT " CANDIDATE " FROM " RUNS " r"
+		SQL("SELECT " LOCKED " FROM " RUNS " r"
 			" WHERE r.id" EQ "ANY ($1) AND " NOT_TERMINAL
 			" AND r.updated_at" LT "$2 FOR NO KEY UPDATE SKIP LOCKED"),
 		BY_ID, 2, {UUIDARRAYOID, TIMESTAMPTZOID}
+	},
+
+	/* by their places, which nobody can change: we have locked them */
+	[ACR_SQL_SWEEP_ABORT] = {
+		SQL(ABORT_RUNS),
+		BY_ID, 3, {TIDARRAYOID, TEXTOID, TIMESTAMPTZOID}
 	},
 
 	/*
 	 * Looks for deferred finalizations once more, with a snapshot taken after
 	 * the rows were locked: one recorded in between was decided earlier.
 	 */
-	[ACR_SQL_SWEEP_ABORT] = {
-		SQL("UPDATE " RUNS " r SET status = '" ACR_RUN_ABORTED "',"
-			" error = COALESCE(r.error, $2), finished_at = $3, updated_at = $3"
-			" WHERE r.id" EQ "ANY ($1) AND " NOT_TERMINAL " AND " NOT_DEFERRED),
-		BY_ID, 3, {UUIDARRAYOID, TEXTOID, TIMESTAMPTZOID}
+	[ACR_SQL_SWEEP_ABORT_UNDECIDED] = {
+		SQL(ABORT_RUNS " AND " NOT_DEFERRED),
+		BY_ID, 3, {TIDARRAYOID, TEXTOID, TIMESTAMPTZOID}
 	},
 	[ACR_SQL_SWEEP_NOT_DEFERRED] = {
-		SQL("SELECT r.id FROM " RUNS " r WHERE r.id" EQ "ANY ($1) AND "
+		SQL("SELECT r.ctid FROM " RUNS " r WHERE r.ctid" EQ "ANY ($1) AND "
 			NOT_DEFERRED),
-		BY_ID, 1, {UUIDARRAYOID}
+		BY_ID, 1, {TIDARRAYOID}
 	},
 	/* $1 and $2 keep the numbering of FROM_BEFORE_START */
 	[ACR_SQL_BOOT_SWEEP_LEFT] = {

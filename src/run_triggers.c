@@ -157,14 +157,15 @@ tell_move(Relation rel, HeapTuple old, HeapTuple new)
 static void
 tell_update(Relation rel, HeapTuple old, HeapTuple new)
 {
-	bool		moved = changed_column(rel, old, new, tracked_columns,
-									   lengthof(tracked_columns)) != NULL;
+	bool		moved;
 
 	if (is_terminal(rel, new))
 	{
 		acr_news_run_settled(run_id_of(rel, old));
 		return;
 	}
+	moved = changed_column(rel, old, new, tracked_columns,
+						   lengthof(tracked_columns)) != NULL;
 	if (moved)
 		tell_move(rel, old, new);
 	if (!column_is_null(rel, new, ACR_COLUMN_STOP_REQUESTED_AT) &&

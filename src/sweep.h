@@ -13,14 +13,6 @@
 #define ACR_SUPERSEDED_TEXT		"Run superseded by another one."
 #define ACR_SWEPT_BY_HAND_TEXT	"Run aborted by an operator."
 
-/* where a sweep or purge is; all zeroes at its beginning */
-typedef struct AcrCursor
-{
-	pg_uuid_t	from;
-	bool		begun;
-	bool		more;
-} AcrCursor;
-
 extern bool acr_sweep_silent_since(TimestampTz since, AcrSweepFilter *filter);
 extern bool acr_sweep_keep_if_called(const AcrSweepFilter *filter,
 									 const AcrSweepCandidate *run);

@@ -92,8 +92,7 @@ acr_sweep_step(const AcrSweepFilter *filter, const char *error, int64 limit,
 			   AcrCursor *cursor)
 {
 	begin_step(cursor);
-	return acr_table_sweep_batch(filter, error, limit, &cursor->from,
-								 &cursor->more);
+	return acr_table_sweep_batch(filter, error, limit, cursor);
 }
 
 typedef struct Decision

@@ -13,10 +13,10 @@ my $RUNS = 'ai_chat_run.ai_chat_runs';
 my $node = new_server('boot', 'ai_chat_run.sweep_batch_size = 10');
 my $swept = 'Run interrupted by a server restart.';
 
-# ---- an immediate shutdown, with more runs than fit a batch ----
+# ---- an immediate shutdown, with more runs than fit a batch, and than are looked at at once ----
 
 $node->safe_psql('postgres', <<~SQL);
-	SELECT count(ai_chat_run.begin_run(ai_chat_run.new_run_id(), '$WS', trigger => 'many')) FROM generate_series(1, 35);
+	SELECT count(ai_chat_run.begin_run(gen_random_uuid(), '$WS', trigger => 'many')) FROM generate_series(1, 2335);
 	INSERT INTO $RUNS (chat_id, workspace_id) VALUES ('@{[chat(1)]}', '$WS');
 	INSERT INTO $RUNS (id, chat_id, workspace_id, status, error)
 		VALUES (gen_random_uuid(), '@{[chat(2)]}', '$WS', 'running', 'slow model');
@@ -40,7 +40,7 @@ $node->stop('immediate');
 abandon($client);
 $node->start;
 wait_swept($node, $life, 'postgres');
-is(swept_lines($node, $life), 'postgres: 37', 'one log line, with the number of runs');
+is(swept_lines($node, $life), 'postgres: 2337', 'one log line, with the number of runs');
 is(runs($node, 'postgres', 1 .. 7), <<~RUNS =~ s/\n\z//r, 'how the runs ended');
 	1 aborted $swept
 	2 aborted slow model
@@ -50,10 +50,10 @@ is(runs($node, 'postgres', 1 .. 7), <<~RUNS =~ s/\n\z//r, 'how the runs ended');
 	6 succeeded
 	7 failed model error
 	RUNS
-is($node->safe_psql('postgres', <<~SQL), "aborted|$swept|35", 'all batches were swept');
+is($node->safe_psql('postgres', <<~SQL), "aborted|$swept|2335", 'all batches were swept');
 	SELECT status, error, count(*) FROM $RUNS WHERE trigger = 'many' GROUP BY 1, 2
 	SQL
-is($node->safe_psql('postgres', <<~SQL), '4|10', 'each batch in a transaction of its own');
+is($node->safe_psql('postgres', <<~SQL), '234|10', 'each batch in a transaction of its own');
 	SELECT count(*), max(n)
 	FROM (SELECT count(*) AS n FROM $RUNS WHERE error IN ('$swept', 'slow model') GROUP BY xmin::text) AS batch
 	SQL

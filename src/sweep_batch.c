@@ -1,0 +1,321 @@
+/*
+ * Many runs: the batches of sweeps.
+ *
+ * A batch is locked first, but for rows that a client has locked, and aborted
+ * then, by the places of the rows, which nobody can change any more.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type_d.h"
+#include "run_batch.h"
+#include "shared_state.h"
+#include "storage/itemptr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+/* how many runs of before server start are looked at at once: so many batches */
+#define LOOK_AHEAD		100
+#define LOOK_AHEAD_MAX	100000
+
+/* columns of the statements that look at runs, or lock them */
+#define COLUMN_ID		1
+#define COLUMN_CHAT		2
+#define COLUMN_RUNNER	3
+#define COLUMN_BEGUN	4
+#define COLUMN_PLACE	5
+
+/* An array of places in the table, in the current memory context. */
+static ArrayType *
+place_array(Datum *places, int n)
+{
+	return construct_array(places, n, TIDOID, sizeof(ItemPointerData), false,
+						   TYPALIGN_SHORT);
+}
+
+static void
+add_boot_filter(AcrParams *p, const AcrSweepFilter *filter)
+{
+	acr_param_value(p, TransactionIdGetDatum(acr_shared_start_xid()));
+	acr_param_time(p, filter->created_before);
+	acr_param_time(p, filter->silent_since);
+}
+
+/* The parameters of the statements that choose the next batch. */
+static void
+batch_params(AcrParams *p, const AcrSweepFilter *filter, int64 limit,
+			 const pg_uuid_t *from_chat)
+{
+	acr_param_pointer(p, from_chat);
+	acr_param_value(p, Int64GetDatum(limit));
+	if (filter->at_boot)
+		add_boot_filter(p, filter);
+	else
+	{
+		acr_param_time(p, filter->silent_since);
+		acr_param_pointer(p, filter->runner);
+	}
+}
+
+/* Moves *from_chat past a batch of n runs; *more tells whether to go on. */
+static void
+move_past(uint64 n, int64 limit, pg_uuid_t *from_chat, bool *more)
+{
+	*more = n > 0 && (int64) n >= limit;
+	if (*more)
+	{
+		acr_column_uuid(n - 1, COLUMN_CHAT, from_chat);
+		*more = acr_uuid_increment(from_chat);
+	}
+}
+
+static bool
+is_kept(const AcrSweepFilter *filter, uint64 row)
+{
+	AcrSweepCandidate run;
+	Datum		runner;
+	bool		isnull;
+
+	if (filter->keep == NULL)
+		return false;
+	acr_column_uuid(row, COLUMN_ID, &run.id);
+	runner = acr_column(row, COLUMN_RUNNER, &isnull);
+	run.runner = isnull ? NULL : TextDatumGetCString(runner);
+	run.begun_at = DatumGetTimestampTz(acr_column(row, COLUMN_BEGUN, &isnull));
+	return filter->keep(filter, &run);
+}
+
+/* That column of the n runs that a statement gave, but for those to be kept. */
+static Datum *
+collect(const AcrSweepFilter *filter, uint64 n, int column, int *collected)
+{
+	Datum	   *values = palloc(Max(n, 1) * sizeof(Datum));
+
+	*collected = 0;
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool		isnull;
+
+		if (!is_kept(filter, i))
+			values[(*collected)++] = acr_column(i, column, &isnull);
+	}
+	return values;
+}
+
+/*
+ * Looks at the next batch of runs and moves *from_chat past it.  Returns the
+ * ids of those that are not kept, in SPI memory, and how many there are.
+ */
+static ArrayType *
+look_at_batch(const AcrSweepFilter *filter, int64 limit, pg_uuid_t *from_chat,
+			  bool *more, int *collected)
+{
+	AcrParams	p = {0};
+	Datum	   *ids;
+	uint64		n;
+
+	batch_params(&p, filter, limit, from_chat);
+	n = acr_table_execute(filter->at_boot ? ACR_SQL_BOOT_SWEEP_LOOK : ACR_SQL_SWEEP_LOOK,
+						  ACR_AS_OF_NOW, &p);
+	move_past(n, limit, from_chat, more);
+	ids = collect(filter, n, COLUMN_ID, collected);
+	return acr_uuid_array(ids, *collected);
+}
+
+static int
+compare_places(const void *a, const void *b)
+{
+	return ItemPointerCompare(unconstify(ItemPointerData *, (const ItemPointerData *) a),
+							  unconstify(ItemPointerData *, (const ItemPointerData *) b));
+}
+
+/*
+ * Looks at the next many runs of before server start, and keeps their places.
+ */
+static void
+look_ahead(const AcrSweepFilter *filter, int64 limit, AcrCursor *cursor)
+{
+	int64		ahead = Max(limit, Min(limit * LOOK_AHEAD, LOOK_AHEAD_MAX));
+	AcrParams	p = {0};
+	uint64		n;
+
+	batch_params(&p, filter, ahead, &cursor->from);
+	n = acr_table_execute(ACR_SQL_BOOT_SWEEP_LOOK, ACR_AS_OF_NOW, &p);
+	move_past(n, ahead, &cursor->from, &cursor->more_beyond);
+
+	if (cursor->places != NULL)
+		pfree(cursor->places);
+	cursor->places = MemoryContextAlloc(TopMemoryContext,
+										Max(n, 1) * sizeof(ItemPointerData));
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool		isnull;
+
+		cursor->places[i] = *(ItemPointer) DatumGetPointer(acr_column(i, COLUMN_PLACE,
+																	  &isnull));
+	}
+	cursor->n_places = (int) n;
+	cursor->next_place = 0;
+	qsort(cursor->places, n, sizeof(ItemPointerData), compare_places);
+}
+
+/*
+ * Locks the next batch of runs of before server start, in the order in which
+ * they stand in the table.  That is the order in which one UPDATE of all would
+ * go; by the chats, which may be random, each run would be on another page.
+ *
+ * A run that has another place since it was looked at is left for the next
+ * visit; one that has got the place of another is not from before server start.
+ */
+static ArrayType *
+lock_boot_batch(const AcrSweepFilter *filter, int64 limit, AcrCursor *cursor,
+				int *locked)
+{
+	AcrParams	p = {0};
+	Datum	   *places;
+	int			n;
+
+	if (cursor->next_place >= cursor->n_places)
+		look_ahead(filter, limit, cursor);
+	n = (int) Min(limit, cursor->n_places - cursor->next_place);
+	places = palloc(Max(n, 1) * sizeof(Datum));
+	for (int i = 0; i < n; i++)
+		places[i] = PointerGetDatum(&cursor->places[cursor->next_place + i]);
+	cursor->next_place += n;
+
+	acr_param_pointer(&p, place_array(places, n));
+	acr_param_value(&p, Int64GetDatum(n));
+	add_boot_filter(&p, filter);
+	places = collect(filter, acr_table_execute(ACR_SQL_BOOT_SWEEP_LOCK, ACR_AS_WRITE, &p),
+					 COLUMN_PLACE, locked);
+
+	cursor->more = cursor->next_place < cursor->n_places || cursor->more_beyond;
+	if (!cursor->more)
+	{
+		pfree(cursor->places);
+		cursor->places = NULL;
+	}
+	return place_array(places, *locked);
+}
+
+/*
+ * Locks the next batch of runs, likewise, and returns their places.  Where each
+ * is to be asked for, locks only those that are not kept, and asks again: one
+ * may have been heard of just before it was locked.
+ */
+static ArrayType *
+lock_batch(const AcrSweepFilter *filter, int64 limit, AcrCursor *cursor,
+		   int *locked)
+{
+	AcrParams	p = {0};
+	Datum	   *places;
+	uint64		n;
+
+	if (filter->keep != NULL)
+	{
+		ArrayType  *ids = look_at_batch(filter, limit, &cursor->from,
+										&cursor->more, locked);
+
+		if (*locked == 0)
+			return place_array(NULL, 0);
+		acr_param_pointer(&p, ids);
+		acr_param_time(&p, filter->at_boot ? DT_NOEND : filter->silent_since);
+		n = acr_table_execute(ACR_SQL_SWEEP_LOCK_THESE, ACR_AS_WRITE, &p);
+	}
+	else if (filter->at_boot)
+		return lock_boot_batch(filter, limit, cursor, locked);
+	else
+	{
+		batch_params(&p, filter, limit, &cursor->from);
+		n = acr_table_execute(ACR_SQL_SWEEP_LOCK, ACR_AS_WRITE, &p);
+		move_past(n, limit, &cursor->from, &cursor->more);
+	}
+	places = collect(filter, n, COLUMN_PLACE, locked);
+	return place_array(places, *locked);
+}
+
+/*
+ * With a snapshot for the whole transaction the abort would not see a deferred
+ * finalization recorded since, and overrule it; so this looks as of now.
+ */
+static ArrayType *
+leave_out_deferred(ArrayType *places)
+{
+	AcrParams	p = {0};
+	Datum	   *kept;
+	uint64		n;
+
+	acr_param_pointer(&p, places);
+	n = acr_table_execute(ACR_SQL_SWEEP_NOT_DEFERRED, ACR_AS_OF_NOW, &p);
+	kept = palloc(Max(n, 1) * sizeof(Datum));
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool		isnull;
+
+		kept[i] = acr_column(i, 1, &isnull);
+	}
+	return place_array(kept, (int) n);
+}
+
+/*
+ * Aborts the next batch of at most "limit" active runs that the filter picks.
+ * Runs that a client has locked and runs with a deferred finalization are left
+ * out.  Returns the number of runs aborted; cursor->more tells whether to go on.
+ */
+int64
+acr_table_sweep_batch(const AcrSweepFilter *filter, const char *error,
+					  int64 limit, AcrCursor *cursor)
+{
+	ArrayType  *places;
+	int			locked;
+	int64		aborted = 0;
+
+	acr_table_open();
+	places = lock_batch(filter, limit, cursor, &locked);
+	if (locked > 0)
+	{
+		AcrParams	p = {0};
+
+		if (IsolationUsesXactSnapshot())
+			places = leave_out_deferred(places);
+		acr_param_pointer(&p, places);
+		acr_param_value(&p, CStringGetTextDatum(error));
+		acr_param_time(&p, GetCurrentTimestamp());
+		aborted = acr_table_execute(acr_table_deferred_is_blank() ?
+									ACR_SQL_SWEEP_ABORT : ACR_SQL_SWEEP_ABORT_UNDECIDED,
+									ACR_AS_WRITE, &p);
+	}
+	acr_table_close();
+	return aborted;
+}
+
+/* Is there a run left that nobody wants kept? */
+static bool
+any_not_kept(const AcrSweepFilter *filter)
+{
+	pg_uuid_t	from_chat = {0};
+	bool		more = true;
+	int			n = 0;
+
+	while (more && n == 0)
+	{
+		acr_table_open();
+		(void) look_at_batch(filter, 1000, &from_chat, &more, &n);
+		acr_table_close();
+	}
+	return n > 0;
+}
+
+/* Is there a run left that the boot sweep has to settle? */
+bool
+acr_table_boot_sweep_left(const AcrSweepFilter *filter)
+{
+	pg_uuid_t	from_chat = {0};
+	AcrParams	p = {0};
+
+	if (filter->keep != NULL)
+		return any_not_kept(filter);
+	batch_params(&p, filter, 1, &from_chat);
+	return acr_table_run(ACR_SQL_BOOT_SWEEP_LEFT, ACR_AS_OF_NOW, &p) > 0;
+}
