@@ -17,7 +17,7 @@
 
 /* how many runs of before server start are looked at at once: so many batches */
 #define LOOK_AHEAD		100
-#define LOOK_AHEAD_MAX	100000
+#define LOOK_AHEAD_MAX	20000
 
 /* columns of the statements that look at runs, or lock them */
 #define COLUMN_ID		1
