@@ -48,7 +48,7 @@ private_install "$pg_config"
 cat >"$STAGE/bench.conf" <<-CONF
 	shared_preload_libraries = 'ai_chat_run'
 	shared_buffers = 512MB
-	max_connections = 200
+	max_connections = 600
 	max_wal_size = 8GB
 	checkpoint_timeout = 1d
 	autovacuum = off

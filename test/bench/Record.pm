@@ -6,7 +6,7 @@ use warnings;
 use Exporter 'import';
 use List::Util qw(max min);
 
-our @EXPORT = qw(record_to set_part record take_turns compare absolute print_table);
+our @EXPORT = qw(record_to set_part record rounds take_turns compare absolute print_table);
 
 my %measured;	# {case}{variant}{metric} = [a value for each round]
 my $csv;
@@ -49,20 +49,28 @@ sub record
 	return;
 }
 
-# take_turns(CASE, ROUNDS, VARIANTS, MEASURE, PREPARE): A B C, C B A, ... MEASURE(variant) returns metrics; PREPARE, if
-# given, comes before each round.
-sub take_turns
+# rounds(CASE, ROUNDS, MEASURE): MEASURE(round) returns metrics for each variant.
+sub rounds
 {
-	my ($case, $rounds, $variants, $measure, $prepare) = @_;
+	my ($case, $rounds, $measure) = @_;
 	print STDERR "   $case\n";
 	for my $round (1 .. $rounds)
 	{
-		$prepare->() if $prepare;
-		for my $variant ($round % 2 ? @$variants : reverse @$variants)
-		{
-			record($case, $variant, $round, $measure->($variant));
-		}
+		my $metrics = $measure->($round);
+		record($case, $_, $round, $metrics->{$_}) for sort keys %$metrics;
 	}
+	return;
+}
+
+# take_turns(CASE, ROUNDS, VARIANTS, MEASURE): the same, with one variant after the other: A B C, C B A, ...
+# MEASURE(variant) returns its metrics.
+sub take_turns
+{
+	my ($case, $rounds, $variants, $measure) = @_;
+	rounds($case, $rounds, sub {
+		my ($round) = @_;
+		return { map { ($_ => $measure->($_)) } $round % 2 ? @$variants : reverse @$variants };
+	});
 	return;
 }
 

@@ -7,7 +7,7 @@ use warnings;
 use Exporter 'import';
 use POSIX ();
 
-our @EXPORT = qw(run sql new_database drop_database fill wait_until pause set_fsync restart processes parse load wakeups
+our @EXPORT = qw(run sql new_database drop_database fill wait_until pause set_fsync restart processes lines load wakeups
   pgbench);
 
 # What grows with each iteration.
@@ -95,7 +95,10 @@ sub set_fsync
 
 sub restart
 {
-	run(qw(pg_ctl -s -w -t 600 -m fast -l server.log restart));
+	# A log of its own, whose lines are of this start.
+	run(qw(pg_ctl -s -w -t 600 -m fast stop));
+	unlink 'server.log';
+	run(qw(pg_ctl -s -w -t 600 -l server.log start));
 	return;
 }
 
@@ -134,27 +137,35 @@ sub parse
 	return \%values;
 }
 
-# load(DATABASE, SCRIPT, OPTION => VALUE...): what a block of iterations took, of which each. Options are those of
-# load, by their letters, undef for one without a value; and sync, for synchronous_commit.
+# load(SCRIPTS, OPTION => VALUE...): what each of the scripts, by their names, took for an iteration. They take turns in
+# the order of their names. Options are those of load, by their letters, undef for one without a value; and sync, for
+# synchronous_commit.
 sub load
 {
-	my ($db, $script, %options) = @_;
+	my ($scripts, %options) = @_;
 	my $sync = delete $options{sync} // 'off';
 	my %flags = (b => 'CHECKPOINT', q => $COUNTERS, %options);
 	local $ENV{PGOPTIONS} = "-c synchronous_commit=$sync";
 	my @arguments = map { ("-$_", $flags{$_} // ()) } sort keys %flags;
-	my $raw = parse(run('./load', '-d', $db, @arguments, $script));
-
-	my $n = $raw->{iterations};
-	my %result = (
-		iterations => $n,
-		seconds => $raw->{seconds},
-		per_second => $n / $raw->{seconds},
-		cpu_us => $raw->{cpu_ns} / 1000 / $n,
-		map { ($_ => $raw->{$_}) } grep { /^(?:latency|answer)_/ } keys %$raw);
-	$result{$_} = $raw->{$_} / $n for grep { defined $raw->{$_} } qw(wal xids dead);
-	$result{hot} = $raw->{hot} / $raw->{updated} if $raw->{updated};
+	my @names = sort keys %$scripts;
+	my @lines = split /\n/, run('./load', @arguments, @$scripts{@names});
+	my %result = map { ($names[$_] => metrics(parse($lines[$_]))) } 0 .. $#names;
 	return \%result;
+}
+
+sub metrics
+{
+	my ($raw) = @_;
+	my $n = $raw->{iterations};
+	my %metrics = (
+		iterations => $n,
+		per_second => $n / $raw->{seconds},
+		cpu_us => $raw->{cpu_ns_p50} / 1000,
+		cpu_us_mean => $raw->{cpu_ns_mean} / 1000,
+		map { ($_ => $raw->{$_}) } grep { /^(?:latency|answer)_/ } keys %$raw);
+	$metrics{$_} = $raw->{$_} / $n for grep { defined $raw->{$_} } qw(wal xids dead);
+	$metrics{hot} = $raw->{hot} / $raw->{updated} if $raw->{updated};
+	return \%metrics;
 }
 
 sub wakeups

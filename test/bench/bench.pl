@@ -4,10 +4,10 @@
 # Prints a table of ratios; OUTPUT, a CSV file, gets each single measurement. BENCH_ONLY, a list with commas, picks
 # parts.
 #
-# These are shared, noisy machines. So the variants that are compared take turns for several rounds; a ratio is taken
-# within each round; and what is shown is the median of the rounds, with the least and the greatest. CPU time is that
-# of the backends alone. Before each measured block comes a CHECKPOINT, so that all pay alike for the full-page images
-# that follow one.
+# These are shared, noisy machines. So the variants that are compared take turns, a few iterations each, and that in
+# several rounds, each with tables made anew. A ratio is taken within each round; what is shown is the median of the
+# rounds, with the least and the greatest. CPU time is that of the backends alone. Each round begins with a CHECKPOINT,
+# and a warm-up that takes the full-page images of the pages that all iterations write.
 use strict;
 use warnings;
 use FindBin;
@@ -18,8 +18,8 @@ use Server;
 my ($mode, $output) = @ARGV;
 
 my %QUICK = (
-	rounds => 3,
-	iterations => 2_000,
+	rounds => 5,
+	iterations => 1_000,
 	clients => 4,
 	crowd => 16,
 	history => [ 0, 100_000 ],
@@ -30,8 +30,8 @@ my %QUICK = (
 	wakeup_rounds => 1,
 	deferred => 5);
 my %FULL = (
-	rounds => 9,
-	iterations => 5_000,
+	rounds => 11,
+	iterations => 4_000,
 	clients => 8,
 	crowd => 64,
 	history => [ 0, 1_000_000, 10_000_000 ],
@@ -52,8 +52,17 @@ my @PARTS = (
 	[ wakeups => \&measure_wakeups ],
 	[ deferred => \&measure_deferred ]);
 
+# sizes(SHARE): that share of the iterations, in slices of some 20; for load.
+sub sizes
+{
+	my ($share) = @_;
+	my $n = int($size{iterations} / $share) || 1;
+	return (n => $n, k => int($n / 20) || 1);
+}
+
 # ---- the statements, in the language of load ----
 
+my @TABLES = qw(ai_chat_run.ai_chat_runs bench.plain bench.runs);
 my $PLAIN = 'bench.plain';
 my $INSERT = "INSERT INTO $PLAIN (chat_id, workspace_id, trigger, status, started_at, updated_at)"
   . q{ VALUES ($chat, $ws, 'user', 'running', now(), now())};
@@ -63,18 +72,20 @@ my $PLAIN_END = "UPDATE $PLAIN SET status = 'succeeded', error = NULL, finished_
   . " WHERE $THIS_RUN => 1";
 my $OUR_END = q{SELECT ai_chat_run.finalize_run($run, $ws, 'completed') => finalized};
 
+my $OUR_BEGIN = 'run <- SELECT ai_chat_run.begin_run($chat, $ws)';
+my $PLAIN_BEGIN = "run <- $INSERT RETURNING id";
+
 my %LIFECYCLE = (
-	ours => "run <- SELECT ai_chat_run.begin_run(\$chat, \$ws)\n$OUR_END",
-	plain => "run <- $INSERT RETURNING id\n$PLAIN_END",
+	ours => "$OUR_BEGIN\n$OUR_END",
+	plain => "$PLAIN_BEGIN\n$PLAIN_END",
 	gate => "run <- $GATE RETURNING id\n$PLAIN_END",
 	plpgsql => "run <- SELECT bench.begin_run(\$chat, \$ws)\n"
 	  . q{SELECT bench.finalize_run($run, $ws, 'completed') => finalized});
-my @LIFECYCLES = qw(ours plain gate plpgsql);
 
 # With run ids that the client makes, too.
 my %LIFECYCLE_GIVEN_ID = (
 	ours => "run <- SELECT ai_chat_run.begin_run(\$chat, \$ws, run_id => \$new)\n$OUR_END",
-	plain => 'run <- ' . $INSERT =~ s/\(chat_id/(id, chat_id/r =~ s/VALUES \(/VALUES (\$new, /r . " RETURNING id\n$PLAIN_END");
+	plain => $PLAIN_BEGIN =~ s/\(chat_id/(id, chat_id/r =~ s/VALUES \(/VALUES (\$new, /r . "\n$PLAIN_END");
 
 # How each begins a run of $chat, and is told that the chat has one.
 my %BEGIN = (
@@ -83,7 +94,6 @@ my %BEGIN = (
 	insert => [ $INSERT, '!23505' ],
 	gate => [ $GATE, '0' ],
 	plpgsql => [ 'SELECT bench.begin_run($chat, $ws)', '!RN409' ]);
-my @BEGINNERS = qw(begin_run try_begin_run insert gate plpgsql);
 
 # The metrics of a row of the table, and how to speak of them.
 my %METRICS = (
@@ -109,15 +119,16 @@ sub measure_lifecycle
 	for (@cases)
 	{
 		my ($protocol, $clients, $sync) = @$_;
-		my $case = "lifecycle, $protocol, $clients client(s), synchronous_commit $sync";
+		my $case = "lifecycle, $protocol, " . ($clients == 1 ? '1 client' : "$clients clients") . ", synchronous_commit $sync";
 		my $share = $sync eq 'on' ? 4 : 1;
-		my %options = (c => $clients, n => int($size{iterations} / $clients / $share), sync => $sync);
+		my %options = (d => 'lifecycle', c => $clients, sizes($clients * $share), sync => $sync);
 		$options{x} = undef if $protocol eq 'unprepared';
 
 		set_fsync('on') if $sync eq 'on';
-		take_turns($case, $size{rounds}, \@LIFECYCLES,
-			sub { load('lifecycle', $LIFECYCLE{ $_[0] }, %options) },
-			sub { fill('lifecycle', 'succeeded', 'ordered', 20_000, 'ai_chat_run.ai_chat_runs', $PLAIN, 'bench.runs') });
+		rounds($case, $size{rounds}, sub {
+			fill('lifecycle', 'succeeded', 'ordered', 20_000, @TABLES);
+			return load(\%LIFECYCLE, %options);
+		});
 		set_fsync('off') if $sync eq 'on';
 		show_lifecycle($case, $protocol, $clients, $sync);
 	}
@@ -150,11 +161,9 @@ sub measure_rejected
 	my $stampede = "stampede of $size{crowd} on one chat";
 
 	new_database('rejected');
-	my $prepare = sub {
-		fill('rejected', 'succeeded', 'ordered', 20_000, 'ai_chat_run.ai_chat_runs', $PLAIN, 'bench.runs');
-	};
-	take_turns($case, $size{rounds}, \@BEGINNERS, sub { reject($_[0]) }, $prepare);
-	take_turns($stampede, $size{rounds}, \@BEGINNERS, sub { stampede($_[0]) }, $prepare);
+	my $fill = sub { fill('rejected', 'succeeded', 'ordered', 20_000, @TABLES) };
+	rounds($case, $size{rounds}, sub { $fill->(); return reject() });
+	rounds($stampede, $size{rounds}, sub { $fill->(); return stampede() });
 	drop_database('rejected');
 
 	absolute("$case; $METRICS{$_}", $_, [ $case, 'begin_run' ], '= 0') for qw(wal dead xids);
@@ -175,52 +184,57 @@ sub measure_rejected
 # A chat with an active run, and begins that are rejected.
 sub reject
 {
-	my ($variant) = @_;
-	my ($begin, $rejection) = map { s/\$chat/\$held/r } @{ $BEGIN{$variant} };
-	return load('rejected', <<~END, n => $size{iterations});
-		once: held <- SELECT \$chat::uuid
-		once: $begin
-		$begin => $rejection
-		END
+	my %scripts;
+	for my $how (keys %BEGIN)
+	{
+		my ($begin, $rejection) = map { s/\$chat/\$held/r } @{ $BEGIN{$how} };
+		$scripts{$how} = "once: held <- SELECT \$chat::uuid\nonce: $begin\n$begin => $rejection";
+	}
+	return load(\%scripts, d => 'rejected', sizes(1));
 }
 
 # Many clients at the same moment, each time on a fresh chat: one begins, all others are rejected. An iteration is an
 # attempt.
 sub stampede
 {
-	my ($variant) = @_;
-	my ($begin, $rejection) = map { s/\$chat/\$turn/r } @{ $BEGIN{$variant} };
-	my $crowd = $size{crowd};
-	my $result = load('rejected', "$begin => $rejection | *", c => $crowd, n => int($size{iterations} * 2 / $crowd), w => 20,
-		s => undef);
-	my $rounds = $result->{iterations} / $crowd;
-	$result->{answer_1_2} == $rounds or die "$variant: $result->{answer_1_2} runs were begun in $rounds chats\n";
+	my %scripts;
+	for my $how (keys %BEGIN)
+	{
+		my ($begin, $rejection) = map { s/\$chat/\$turn/r } @{ $BEGIN{$how} };
+		$scripts{$how} = "$begin => $rejection | *";
+	}
+	my $result = load(\%scripts, d => 'rejected', c => $size{crowd}, sizes($size{crowd} / 4), w => 20, s => undef);
+	for my $how (keys %$result)
+	{
+		my $chats = $result->{$how}{iterations} / $size{crowd};
+		my $begun = $result->{$how}{answer_1_2};
+		$begun == $chats or die "$how: $begun runs were begun in $chats chats\n";
+	}
 	return $result;
 }
 
 # ---- record_step and heartbeat ----
 
+my %CALL = (
+	record_step => [ $OUR_BEGIN, q{SELECT ai_chat_run.record_step($run, $ws, $i) => continue} ],
+	'UPDATE of the step' => [ $PLAIN_BEGIN,
+		"UPDATE $PLAIN SET step_count = greatest(step_count, \$i), updated_at = now() WHERE $THIS_RUN RETURNING status => running" ],
+	heartbeat => [ $OUR_BEGIN, q{SELECT ai_chat_run.heartbeat($run, $ws) => continue} ],
+	'UPDATE of the time' => [ $PLAIN_BEGIN, "UPDATE $PLAIN SET updated_at = now() WHERE $THIS_RUN RETURNING status => running" ]);
+
 sub measure_calls
 {
-	my %call = (
-		record_step => q{SELECT ai_chat_run.record_step($run, $ws, $i) => continue},
-		'UPDATE of the step' =>
-		  "UPDATE $PLAIN SET step_count = greatest(step_count, \$i), updated_at = now() WHERE $THIS_RUN RETURNING status => running",
-		heartbeat => q{SELECT ai_chat_run.heartbeat($run, $ws) => continue},
-		'UPDATE of the time' => "UPDATE $PLAIN SET updated_at = now() WHERE $THIS_RUN RETURNING status => running");
-	my @calls = ('record_step', 'UPDATE of the step', 'heartbeat', 'UPDATE of the time');
-	my $measure = sub {
-		my ($variant, %options) = @_;
-		my $begin = $variant =~ /UPDATE/ ? "$INSERT RETURNING id" : 'SELECT ai_chat_run.begin_run($chat, $ws)';
-		return load('calls', "once: run <- $begin\n$call{$variant}", n => $size{iterations}, %options);
-	};
-	my $prepare = sub { fill('calls', 'succeeded', 'ordered', 20_000, 'ai_chat_run.ai_chat_runs', $PLAIN) };
+	my %scripts = map { ($_ => "once: $CALL{$_}[0]\n$CALL{$_}[1]") } keys %CALL;
 	my ($off, $on) = map { "calls, synchronous_commit $_" } qw(off on);
 
 	new_database('calls');
-	take_turns($off, $size{rounds}, \@calls, $measure, $prepare);
+	my $measure = sub {
+		fill('calls', 'succeeded', 'ordered', 20_000, @TABLES);
+		return load(\%scripts, d => 'calls', @_);
+	};
+	rounds($off, $size{rounds}, sub { $measure->(sizes(1)) });
 	set_fsync('on');
-	take_turns($on, $size{rounds}, \@calls, sub { $measure->($_[0], sync => 'on', n => $size{iterations} / 4) }, $prepare);
+	rounds($on, $size{rounds}, sub { $measure->(sizes(4), sync => 'on') });
 	set_fsync('off');
 	drop_database('calls');
 
@@ -236,6 +250,313 @@ sub measure_calls
 	compare('record_step against a one-row UPDATE; share of HOT', 'hot', [ $off, 'record_step' ],
 		[ $off, 'UPDATE of the step' ]);
 	return;
+}
+
+# ---- the lifecycle in a table with a past ----
+
+# thousands(NUMBER): as it is said.
+sub thousands
+{
+	my ($n) = @_;
+	return $n >= 1_000_000 ? $n / 1_000_000 . ' million' : $n;
+}
+
+# Ids of runs and chats that are in order, as ours and version 7 chats are; chats that are random, with run ids in
+# order; and both random. Random ones need a history that is random, too.
+my %IDS = (
+	'time-ordered ids' => [ 'ordered', \%LIFECYCLE ],
+	'random chats' => [ 'random', \%LIFECYCLE, 'r' ],
+	'random chats and run ids' => [ 'random', \%LIFECYCLE_GIVEN_ID, 'r' ]);
+
+sub measure_history
+{
+	for my $history (qw(ordered random))
+	{
+		my @past = affordable(@{ $size{history} });
+		for my $past (@past)
+		{
+			new_database("past_$past");
+			fill("past_$past", 'succeeded', $history, $past, 'ai_chat_run.ai_chat_runs', $PLAIN) if $past;
+		}
+		for my $ids (grep { $IDS{$_}[0] eq $history } sort keys %IDS)
+		{
+			measure_past($ids, @past);
+		}
+		drop_database("past_$_") for @past;
+	}
+	measure_active();
+	return;
+}
+
+# The numbers of runs that there is room for: two tables with three indexes each, and the WAL of filling them.
+sub affordable
+{
+	my (@numbers) = @_;
+	my $free = (split ' ', (split /\n/, run('df', '-Pk', $ENV{PGDATA}))[1])[3] * 1024;
+	my @affordable = grep { $_ * 2 * 350 + 12e9 < $free || $_ < 1_000_000 } @numbers;
+	print STDERR "   skipped: $_ finished runs, for which there is not enough room\n" for @numbers[ @affordable .. $#numbers ];
+	return @affordable;
+}
+
+sub measure_past
+{
+	my ($ids, @past) = @_;
+	my ($history, $lifecycle, @flags) = @{ $IDS{$ids} };
+	my $case = "lifecycle with a past, $ids";
+	my %scripts;
+	for my $past (@past)
+	{
+		$scripts{"$_ $past"} = "in past_$past\n$lifecycle->{$_}" for qw(ours plain);
+	}
+	rounds($case, $size{rounds}, sub { load(\%scripts, sizes(1), map { ($_ => undef) } @flags) });
+
+	for my $past (grep { $_ } @past)
+	{
+		my $budget = $past == $past[-1] ? '<= 1.15' : undef;
+		for my $metric (qw(cpu_us wal))
+		{
+			compare("lifecycle after " . thousands($past) . " runs, $ids, against an empty table; $METRICS{$metric}", $metric,
+				[ $case, "ours $past" ], [ $case, 'ours 0' ], $metric eq 'cpu_us' ? $budget : undef);
+			compare("  the same of plain SQL; $METRICS{$metric}", $metric, [ $case, "plain $past" ], [ $case, 'plain 0' ]);
+			compare("  ours against plain SQL after " . thousands($past) . " runs; $METRICS{$metric}", $metric,
+				[ $case, "ours $past" ], [ $case, "plain $past" ]);
+		}
+	}
+	return;
+}
+
+# Other runs are active, and ANALYZE has last seen an empty table, or one without an active run: that must not mislead
+# the planner.
+sub measure_active
+{
+	my $n = $size{active};
+	my $case = "lifecycle with $n active runs";
+	my $analyze = 'ANALYZE ai_chat_run.ai_chat_runs, bench.plain';
+	my $begin = "SELECT count(ai_chat_run.begin_run(gen_random_uuid(), '00000000-0000-4000-9000-000000000001'))"
+	  . " FROM generate_series(1, $n)";
+	my $insert = "DO \$\$ BEGIN PERFORM bench.fill('$PLAIN', 'running', 'random', $n); END \$\$";
+
+	new_database($_) for qw(active_none active_analyzed_empty active_analyzed_idle);
+	sql('active_none', $analyze);
+	sql('active_analyzed_empty', $analyze, $begin, $insert);
+	fill('active_analyzed_idle', 'succeeded', 'ordered', 20_000, 'ai_chat_run.ai_chat_runs', $PLAIN);
+	sql('active_analyzed_idle', $begin, $insert);
+
+	my %scripts;
+	for my $state (qw(none analyzed_empty analyzed_idle))
+	{
+		$scripts{"$_ $state"} = "in active_$state\n$LIFECYCLE{$_}" for qw(ours plain);
+	}
+	rounds($case, $size{rounds}, sub { load(\%scripts, sizes(1)) });
+	drop_database($_) for qw(active_none active_analyzed_empty active_analyzed_idle);
+
+	for ([ 'analyzed_empty', 'analysed when empty' ], [ 'analyzed_idle', 'analysed when none was active' ])
+	{
+		my ($state, $words) = @$_;
+		compare("$case, $words, against an empty table; $METRICS{cpu_us}", 'cpu_us', [ $case, "ours $state" ],
+			[ $case, 'ours none' ], '<= 1.15');
+		compare("  the same of plain SQL; $METRICS{cpu_us}", 'cpu_us', [ $case, "plain $state" ], [ $case, 'plain none' ]);
+	}
+	return;
+}
+
+# ---- the boot sweep ----
+
+my $SWEEP_DONE = 'EXISTS (SELECT FROM ai_chat_run.workers WHERE datname = current_database() AND boot_sweep_done_at IS NOT NULL)';
+my $SWEEP_BY_HAND = "UPDATE $PLAIN SET status = 'aborted', error = coalesce(error, 'Run interrupted by a server restart.'),"
+  . " finished_at = now(), updated_at = now() WHERE status IN ('pending', 'running')";
+
+sub measure_sweep
+{
+	my $case = 'boot sweep';
+	my $n = $size{dangling};
+	my $few = $n / 5;
+
+	new_database('sweep');
+	take_turns($case, $size{sweep_rounds}, [ 'ours', 'ours, few', 'ours, with begins', 'plain' ], sub {
+		my ($variant) = @_;
+		my $table = $variant eq 'plain' ? $PLAIN : 'ai_chat_run.ai_chat_runs';
+		fill('sweep', 'running', 'random', $variant eq 'ours, few' ? $few : $n, $table);
+		sql('sweep', 'CHECKPOINT');
+		restart();
+		return sweep_by_hand($n) if $variant eq 'plain';
+		return begin_while_sweeping() if $variant eq 'ours, with begins';
+		return watch_sweep();
+	});
+	rounds('begins without a boot sweep', $size{sweep_rounds}, sub {
+		load({ ours => $LIFECYCLE{ours} }, d => 'sweep', n => $size{iterations});
+	});
+	drop_database('sweep');
+
+	my $what = 'boot sweep of ' . thousands($n) . ' runs';
+	compare("$what against one UPDATE; seconds", 'seconds', [ $case, 'ours' ], [ $case, 'plain' ], '<= 1.3');
+	compare("$what against one UPDATE; WAL, bytes", 'wal', [ $case, 'ours' ], [ $case, 'plain' ]);
+	compare("$what against one UPDATE; CPU, s", 'cpu_s', [ $case, 'ours' ], [ $case, 'plain' ]);
+	compare("$what against " . thousands($few) . "; the worker's own memory, kB", 'memory_kb', [ $case, 'ours' ],
+		[ $case, 'ours, few' ], '<= 1.2');
+	compare("begin + finalize meanwhile, against without; $_", "latency_us_$_", [ $case, 'ours, with begins' ],
+		[ 'begins without a boot sweep', 'ours' ]) for qw(p50 p99 max);
+	return;
+}
+
+# From when the server takes connections until the sweep is done; and what the worker has used by then.
+sub watch_sweep
+{
+	my $start_wal = start_of_wal();
+	my ($memory_kb, $cpu_s) = (0, 0);
+	until (sql('sweep', "SELECT $SWEEP_DONE") eq 't')
+	{
+		for (1 .. 5)
+		{
+			my ($pid) = processes(qr/ai_chat_run worker/) or last;
+			my ($rss) = map { /^RssAnon:\s+(\d+)/ } lines("/proc/$pid/status");
+			my ($ns) = map { /^(\d+)/ } lines("/proc/$pid/schedstat");
+			$memory_kb = $rss if $rss && $rss > $memory_kb;
+			$cpu_s = $ns / 1e9 if $ns;
+			pause(0.01);
+		}
+	}
+	my ($seconds, $swept, $wal) = split /\|/, sql('sweep', <<~SQL);
+		SELECT extract(epoch FROM boot_sweep_done_at) - @{[opened_at()]}, runs_swept,
+			pg_current_wal_insert_lsn() - '$start_wal'
+		FROM ai_chat_run.workers WHERE datname = current_database()
+		SQL
+	return {
+		seconds => $seconds,
+		swept => $swept,
+		wal => $wal,
+		$memory_kb ? (memory_kb => $memory_kb, cpu_s => $cpu_s) : () };
+}
+
+# Where the WAL stood when the server was stopped: a checkpoint.
+sub start_of_wal
+{
+	my ($lsn) = run('pg_controldata') =~ /^Latest checkpoint location:\s+(\S+)/m;
+	return $lsn;
+}
+
+# When the server began to take connections, which its log tells to the millisecond.
+sub opened_at
+{
+	my ($time) = map { /^(\S+ \S+) UTC .*database system is ready to accept connections/ } lines('server.log');
+	return sql('postgres', "SELECT extract(epoch FROM '$time+00'::timestamptz)");
+}
+
+# With a cold cache, as the sweep has it.
+sub sweep_by_hand
+{
+	my ($n) = @_;
+	my $result = load({ plain => "$SWEEP_BY_HAND => $n" }, d => 'sweep', n => 1, w => 0)->{plain};
+	return {
+		seconds => 1 / $result->{per_second},
+		swept => $n,
+		wal => $result->{wal},
+		cpu_s => $result->{cpu_us} / 1e6 };
+}
+
+sub begin_while_sweeping
+{
+	my $result = load({ ours => $LIFECYCLE{ours} }, d => 'sweep', n => 1_000_000, w => 5, b => 'SELECT 1',
+		u => "SELECT NOT $SWEEP_DONE")->{ours};
+	return $result;
+}
+
+# ---- wake-ups ----
+
+sub measure_wakeups
+{
+	my @waiters = (1, 10, 100);
+	new_database('wakeups');
+	for my $waiters (@waiters)
+	{
+		for my $concerns ('one', 'all')
+		{
+			next if $waiters == 1 && $concerns eq 'all';
+			my @options = (-c => $waiters, -n => $size{ends}, $concerns eq 'all' ? '-a' : '-i');
+			take_turns("wake-ups, $waiters waiting, $concerns woken", $size{wakeup_rounds}, [qw(await_run await_stops listen poll)],
+				sub { wakeups('wakeups', $_[0], @options) });
+		}
+	}
+	measure_notifying();
+	drop_database('wakeups');
+
+	for my $waiters (@waiters)
+	{
+		for my $concerns ('one', 'all')
+		{
+			show_wakeups("$waiters waiting, $concerns woken", $waiters == 100);
+		}
+	}
+	return;
+}
+
+sub show_wakeups
+{
+	my ($words, $has_budget) = @_;
+	my $case = "wake-ups, $words";
+	my %budget = $has_budget ? (p50 => '<= 1000', p99 => '<= 10000') : ();
+	for (qw(p50 p99))
+	{
+		absolute("commit to await_run's return, $words; $_, us", "since_commit_us_$_", [ $case, 'await_run' ], $budget{$_});
+		absolute("stop to await_stops' return, $words; $_, us", "since_call_us_$_", [ $case, 'await_stops' ], $budget{$_});
+		compare("await_run against LISTEN, $words; $_, us", "since_commit_us_$_", [ $case, 'await_run' ], [ $case, 'listen' ]);
+		compare("await_run against polling, $words; $_, us", "since_commit_us_$_", [ $case, 'await_run' ], [ $case, 'poll' ]);
+	}
+	absolute("await_run, $words; CPU of a second's wait, ns", 'idle_cpu_ns', [ $case, 'await_run' ], '= 0');
+	absolute("await_stops, $words; CPU of a second's wait, ns", 'idle_cpu_ns', [ $case, 'await_stops' ], '= 0');
+	absolute("polling, $words; CPU of a second's wait, ns", 'idle_cpu_ns', [ $case, 'poll' ]);
+	return;
+}
+
+# Commits that notify go one after the other, the wait for the disk included: why finalize_run does not notify.
+sub measure_notifying
+{
+	for my $sync ('off', 'on')
+	{
+		my $case = "notifying on each finalize, $size{crowd} clients, synchronous_commit $sync";
+		my $count = int($size{iterations} / $size{crowd} * ($sync eq 'on' ? 1 : 4));
+		set_fsync('on') if $sync eq 'on';
+		take_turns($case, $size{rounds}, [ 'lifecycle_notify', 'lifecycle' ],
+			sub { pgbench('wakeups', $_[0], $size{crowd}, $count, $sync) });
+		set_fsync('off') if $sync eq 'on';
+		compare("$case, against not; a second", 'per_second', [ $case, 'lifecycle_notify' ], [ $case, 'lifecycle' ]);
+	}
+	return;
+}
+
+# ---- deferred finalizations ----
+
+sub measure_deferred
+{
+	my $case = 'deferred finalization';
+	new_database('deferred');
+	take_turns($case, $size{rounds}, ['ours'], sub { wakeups('deferred', 'deferred', -c => 5, -n => $size{deferred}) });
+	take_turns('nothing deferred', 1, ['ours'], sub { watch_idle() });
+	drop_database('deferred');
+
+	absolute("$case, from the lock's release to applied; $_, us", "since_commit_us_$_", [ $case, 'ours' ],
+		$_ eq 'max' ? '<= 1000000' : undef) for qw(p50 max);
+	absolute("nothing deferred or active; $_ in 10 s", $_, [ 'nothing deferred', 'ours' ], '= 0')
+	  for qw(workers launcher_cpu_us);
+	return;
+}
+
+# Ten seconds in which there is nothing to do: the workers that were started, each of which is a process of the
+# postmaster's, and the launcher's CPU time.
+sub watch_idle
+{
+	my ($launcher) = processes(qr/ai_chat_run launcher/);
+	my %seen;
+	my $cpu = sub { return (lines("/proc/$launcher/schedstat"))[0] =~ s/ .*//r };
+
+	pause(0.2) while processes(qr/ai_chat_run worker/);
+	my $before = $cpu->();
+	for (1 .. 500)
+	{
+		$seen{$_} = 1 for processes(qr/ai_chat_run worker/);
+		pause(0.02);
+	}
+	return { workers => scalar keys %seen, launcher_cpu_us => ($cpu->() - $before) / 1000 };
 }
 
 # ---- the parts that were asked for ----

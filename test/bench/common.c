@@ -171,36 +171,49 @@ pause_us(double us)
 }
 
 /*
- * What a process has used of the CPU: the scheduler's own count in nanoseconds,
- * or, in a kernel without it, clock ticks of a hundredth of a second.
+ * The numbers that a file of /proc begins with, or holds behind the process's
+ * name; false if it cannot be read.
+ */
+static bool
+read_proc(int pid, const char *file_name, const char *format,...)
+{
+	char		path[64];
+	FILE	   *file;
+	va_list		args;
+	bool		found;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", pid, file_name);
+	file = fopen(path, "r");
+	if (file == NULL)
+		return false;
+	va_start(args, format);
+	found = vfscanf(file, format, args) > 0;
+	va_end(args);
+	fclose(file);
+	return found;
+}
+
+/*
+ * What a backend has used of the CPU: the scheduler's own count in nanoseconds,
+ * or, in a kernel without it, clock ticks of a hundredth of a second.  The count
+ * is up to date when the backend sleeps, which it does soon after its answer.
  */
 long long
 backend_cpu_ns(int pid)
 {
-	char		path[64];
-	FILE	   *file;
+	char		state = '\0';
 	long long	ns = 0;
-	long long	user;
-	long long	sys;
+	long long	user = 0;
+	long long	sys = 0;
 
-	snprintf(path, sizeof(path), "/proc/%d/schedstat", pid);
-	file = fopen(path, "r");
-	if (file != NULL)
+	for (int i = 0; i < 1000 && state != 'S'; i++)
 	{
-		if (fscanf(file, "%lld", &ns) != 1)
-			ns = 0;
-		fclose(file);
+		if (!read_proc(pid, "stat", "%*d (%*[^)]) %c %*d %*d %*d %*d %*d %*d %*d %*d %*d %*d %lld %lld",
+					   &state, &user, &sys))
+			die("could not read the CPU time of process %d", pid);
 	}
-	if (ns > 0)
+	if (read_proc(pid, "schedstat", "%lld", &ns) && ns > 0)
 		return ns;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	file = fopen(path, "r");
-	if (file == NULL ||
-		fscanf(file, "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*d %*d %*d %*d %*d %lld %lld",
-			   &user, &sys) != 2)
-		die("could not read the CPU time of process %d", pid);
-	fclose(file);
 	return (user + sys) * (1000000000LL / sysconf(_SC_CLK_TCK));
 }
 

@@ -1,22 +1,27 @@
 /*
- * load: runs a script of SQL statements over and over in several sessions, and
- * prints what that took, as one line of name=value.
+ * load: runs scripts of SQL statements over and over, and prints what each took,
+ * as a line of name=value.
  *
- *	 load [option...] SCRIPT
+ *	 load [option...] SCRIPT...
  *	   -d DATABASE
- *	   -c CLIENTS		each a process with a session of its own	(1)
- *	   -n COUNT			iterations of each client that are measured	(1000)
- *	   -w COUNT			iterations of each client before that		(100)
+ *	   -c CLIENTS		of each script, each a process with a session of its own  (1)
+ *	   -n COUNT			iterations of each client that are measured		(1000)
+ *	   -k COUNT			slices that they come in						(1)
+ *	   -w COUNT			iterations of each client before, to warm up	(100)
  *	   -x				unprepared in the extended protocol; otherwise prepared
  *	   -r				fresh uuids are random; otherwise time-ordered
- *	   -s				all clients begin each iteration at the same moment
- *	   -b SQL			the administrator runs this between warm-up and measuring
+ *	   -s				a script's clients begin each iteration at the same moment
+ *	   -b SQL			the administrator runs this before the warm-up
  *	   -q SQL			a row of counters; printed is what they have grown by
- *	   -u SQL			the clients end as soon as this says f
+ *	   -u SQL			the clients end as soon as this says f; for one script
+ *
+ * Several scripts take turns, a slice each, A B C, C B A, ..., so that what else
+ * goes on in the machine hits all alike.
  *
  * SCRIPT is the text itself, a statement a line:
  *
  *	 [once:] [NAME <-] STATEMENT [=> ANSWER | ANSWER ...]
+ *	 in DATABASE
  *
  * "once" is before everything.	 NAME <- keeps the first column for later lines,
  * which have it as $NAME.	Each iteration has $chat and $new, fresh uuids; $turn,
@@ -24,18 +29,17 @@
  * workspace.  An ANSWER is the first column, or the number of rows of a command
  * that returns none, or the SQLSTATE behind a "!", or "*" for anything but an
  * error.  Any other answer ends the program.  How often each one came is printed
- * as answer_STATEMENT_ANSWER, both counted from 1.
+ * as answer_LINE_ANSWER, both counted from 1.
  *
- * CPU time is that of the sessions' backends, from /proc, between their first and
- * last measured statement.
+ * CPU time is that of the sessions' backends, from /proc.  Of an iteration's, what
+ * is printed is the mean and the median of the slices, which leaves out those that
+ * something else in the machine has fallen upon.
  */
 #include "common.h"
 
 #include <ctype.h>
-#include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,10 +48,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define MAX_LINES		16
+#define MAX_SCRIPTS		16
+#define MAX_LINES		8
 #define MAX_NAMES		16
 #define MAX_ANSWERS		4
-#define MAX_CLIENTS		256
+#define MAX_COUNTERS	8
+#define MAX_CLIENTS		512
 #define VALUE_SIZE		64
 
 /* Otherwise a session reports its counters once a second at most. */
@@ -65,21 +71,35 @@ typedef struct Line
 	char	   *answers[MAX_ANSWERS];
 } Line;
 
+typedef struct Script
+{
+	const char *dbname;
+	Line		lines[MAX_LINES];
+	int			n_lines;
+	char		names[MAX_NAMES][32];
+	int			n_names;
+
+	PGconn	   *admin;
+	double		growth[MAX_COUNTERS];
+	double		seconds;
+	double	   *cpu_ns;			/* of an iteration, in each slice */
+} Script;
+
 /* What a client tells the parent. */
 typedef struct Report
 {
 	long long	cpu_ns;
-	double		start;
+	double		start;			/* of the last slice */
 	double		end;
 	long		iterations;
 	long		answers[MAX_LINES][MAX_ANSWERS];
 } Report;
 
-/* Shared between the processes. */
+/* Shared between the processes; clients of a script stand together. */
 typedef struct Shared
 {
-	pthread_barrier_t phase;	/* of the clients and the parent */
-	pthread_barrier_t step;		/* of the clients, with -s */
+	pthread_barrier_t phase[MAX_SCRIPTS];	/* of its clients and the parent */
+	pthread_barrier_t step[MAX_SCRIPTS];	/* of its clients, with -s */
 	volatile bool stop;
 	Report		reports[MAX_CLIENTS];
 	double		latencies[];	/* count for each client */
@@ -91,11 +111,14 @@ enum
 	NAME_CHAT, NAME_NEW, NAME_TURN, NAME_I, NAME_WS, N_BUILTIN_NAMES
 };
 
+static const char *const builtin_names[] = {"chat", "new", "turn", "i", "ws"};
+
 static struct
 {
 	const char *dbname;
 	long		clients;
 	long		count;
+	long		slices;
 	long		warmup;
 	bool		unprepared;
 	bool		random_ids;
@@ -103,41 +126,41 @@ static struct
 	const char *before;
 	const char *counters;
 	const char *until;
-} opt = {.clients = 1,.count = 1000,.warmup = 100};
+} opt = {.clients = 1,.count = 1000,.slices = 1,.warmup = 100};
 
-static Line lines[MAX_LINES];
-static int	n_lines;
-static char names[MAX_NAMES][32] = {"chat", "new", "turn", "i", "ws"};
-static char values[MAX_NAMES][VALUE_SIZE];
-static int	n_names = N_BUILTIN_NAMES;
-
+static Script scripts[MAX_SCRIPTS];
+static int	n_scripts;
 static Shared *shared;
 static pid_t pids[MAX_CLIENTS];
+
+/* A client's values of its script's names. */
+static char values[MAX_NAMES][VALUE_SIZE];
 
 /* ---- the script ---- */
 
 static int
-find_name(const char *name, size_t length)
+find_name(const Script *script, const char *name, size_t length)
 {
-	for (int i = 0; i < n_names; i++)
+	for (int i = 0; i < script->n_names; i++)
 	{
-		if (strlen(names[i]) == length && strncmp(names[i], name, length) == 0)
+		if (strlen(script->names[i]) == length &&
+			strncmp(script->names[i], name, length) == 0)
 			return i;
 	}
 	return -1;
 }
 
 static int
-add_name(const char *name, size_t length)
+add_name(Script *script, const char *name)
 {
-	int			found = find_name(name, length);
+	int			found = find_name(script, name, strlen(name));
 
 	if (found >= 0)
 		return found;
-	if (n_names == MAX_NAMES || length >= sizeof(names[0]))
+	if (script->n_names == MAX_NAMES || strlen(name) >= sizeof(script->names[0]))
 		die("too many names, or too long a name");
-	memcpy(names[n_names], name, length);
-	return n_names++;
+	snprintf(script->names[script->n_names], sizeof(script->names[0]), "%s", name);
+	return script->n_names++;
 }
 
 /* The number of the parameter that stands for this name in the line. */
@@ -165,7 +188,7 @@ trim(char *text)
 
 /* $name becomes $1, $2, ... */
 static void
-set_sql(Line *line, const char *text)
+set_sql(const Script *script, Line *line, const char *text)
 {
 	size_t		length = 0;
 
@@ -174,7 +197,7 @@ set_sql(Line *line, const char *text)
 		if (text[0] == '$' && isalpha((unsigned char) text[1]))
 		{
 			size_t		name_length = strspn(text + 1, "abcdefghijklmnopqrstuvwxyz_");
-			int			name = find_name(text + 1, name_length);
+			int			name = find_name(script, text + 1, name_length);
 
 			if (name < 0)
 				die("unknown name in \"%s\"", text);
@@ -188,57 +211,73 @@ set_sql(Line *line, const char *text)
 		die("a line of the script is too long");
 }
 
+/* Takes the answers off the end of a line. */
 static void
-parse_line(char *text)
+parse_answers(Line *line, char *text)
 {
-	Line	   *line = &lines[n_lines];
+	char	   *arrow = strstr(text, "=>");
+	char	   *rest;
+
+	if (arrow == NULL)
+		return;
+	*arrow = '\0';
+	for (char *word = strtok_r(arrow + 2, "|", &rest); word != NULL;
+		 word = strtok_r(NULL, "|", &rest))
+	{
+		if (line->n_answers == MAX_ANSWERS)
+			die("too many answers");
+		line->answers[line->n_answers++] = trim(word);
+	}
+}
+
+static void
+parse_line(Script *script, char *text)
+{
+	Line	   *line = &script->lines[script->n_lines];
 	char	   *arrow;
 
-	if (n_lines == MAX_LINES)
-		die("the script is too long");
+	if (strncmp(text, "in ", 3) == 0)
+	{
+		script->dbname = trim(text + 3);
+		return;
+	}
+	if (script->n_lines == MAX_LINES)
+		die("a script is too long");
 	if (strncmp(text, "once:", 5) == 0)
 	{
 		line->once = true;
 		text += 5;
 	}
-	arrow = strstr(text, "=>");
-	if (arrow != NULL)
-	{
-		*arrow = '\0';
-		for (char *word = strtok(arrow + 2, "|"); word != NULL; word = strtok(NULL, "|"))
-		{
-			if (line->n_answers == MAX_ANSWERS)
-				die("too many answers");
-			line->answers[line->n_answers++] = trim(word);
-		}
-	}
+	parse_answers(line, text);
 	line->keep = -1;
 	arrow = strstr(text, "<-");
 	if (arrow != NULL)
 	{
 		*arrow = '\0';
-		text = trim(text);
-		line->keep = add_name(text, strlen(text));
+		line->keep = add_name(script, trim(text));
 		text = arrow + 2;
 	}
-	set_sql(line, trim(text));
-	snprintf(line->statement, sizeof(line->statement), "line_%d", n_lines);
-	n_lines++;
+	set_sql(script, line, trim(text));
+	snprintf(line->statement, sizeof(line->statement), "line_%d", script->n_lines);
+	script->n_lines++;
 }
 
 static void
-parse_script(char *script)
+parse_script(Script *script, char *text)
 {
-	while (script != NULL)
-	{
-		char	   *end = strchr(script, '\n');
+	char	   *rest;
 
-		if (end != NULL)
-			*end++ = '\0';
-		if (*trim(script) != '\0')
-			parse_line(trim(script));
-		script = end;
+	script->dbname = opt.dbname;
+	for (int i = 0; i < N_BUILTIN_NAMES; i++)
+		(void) add_name(script, builtin_names[i]);
+	for (char *line = strtok_r(text, "\n", &rest); line != NULL;
+		 line = strtok_r(NULL, "\n", &rest))
+	{
+		if (*trim(line) != '\0')
+			parse_line(script, trim(line));
 	}
+	if (script->dbname == NULL)
+		die("which database?");
 }
 
 /* ---- a client ---- */
@@ -302,35 +341,36 @@ run_line(PGconn *conn, const Line *line)
 }
 
 static void
-run_iteration(PGconn *conn, long i, Report *report)
+run_iteration(PGconn *conn, const Script *script, long i, Report *report)
 {
 	make_uuid(values[NAME_CHAT], !opt.random_ids);
 	make_uuid(values[NAME_NEW], !opt.random_ids);
 	snprintf(values[NAME_I], VALUE_SIZE, "%ld", i);
 	snprintf(values[NAME_TURN] + 24, VALUE_SIZE - 24, "%012lx", i);
-	for (int n = 0; n < n_lines; n++)
+	for (int n = 0; n < script->n_lines; n++)
 	{
 		int			answer;
 
-		if (lines[n].once)
+		if (script->lines[n].once)
 			continue;
-		answer = run_line(conn, &lines[n]);
+		answer = run_line(conn, &script->lines[n]);
 		if (answer >= 0)
 			report->answers[n][answer]++;
 	}
 }
 
 static void
-prepare_lines(PGconn *conn)
+prepare_lines(PGconn *conn, const Script *script)
 {
-	for (int n = 0; n < n_lines; n++)
+	for (int n = 0; n < script->n_lines; n++)
 	{
+		const Line *line = &script->lines[n];
 		PGresult   *result;
 
 		if (opt.unprepared)
 			continue;
-		result = PQprepare(conn, lines[n].statement, lines[n].sql, 0, NULL);
-		succeed(conn, result, lines[n].sql);
+		result = PQprepare(conn, line->statement, line->sql, 0, NULL);
+		succeed(conn, result, line->sql);
 		PQclear(result);
 	}
 }
@@ -344,54 +384,70 @@ wait_for_all(pthread_barrier_t *barrier)
 		die("could not wait for the other clients");
 }
 
+/* Iterations from one to before another; all told. */
 static void
-measure(PGconn *conn, Report *report, double *latencies)
+run_slice(PGconn *conn, int n, long from, long to, Report *report,
+		  double *latencies)
 {
 	int			pid = PQbackendPID(conn);
 
-	memset(report, 0, sizeof(*report));
-	report->cpu_ns = -backend_cpu_ns(pid);
+	report->cpu_ns -= backend_cpu_ns(pid);
 	report->start = wall_us();
-	for (long i = 0; i < opt.count && !shared->stop; i++)
+	for (long i = from; i < to && !shared->stop; i++)
 	{
 		double		start;
 
 		if (opt.in_step)
-			wait_for_all(&shared->step);
+			wait_for_all(&shared->step[n]);
 		start = wall_us();
-		run_iteration(conn, opt.warmup + i + 1, report);
+		run_iteration(conn, &scripts[n], opt.warmup + i + 1, report);
 		report->end = wall_us();
-		latencies[i] = report->end - start;
-		report->iterations++;
+		latencies[report->iterations++] = report->end - start;
 	}
 	report->cpu_ns += backend_cpu_ns(pid);
 }
 
 static void
-be_client(int client)
+run_once(PGconn *conn, const Script *script)
 {
-	PGconn	   *conn = connect_as(APP_ROLE, opt.dbname);
+	make_uuid(values[NAME_CHAT], !opt.random_ids);
+	make_uuid(values[NAME_NEW], !opt.random_ids);
+	for (int n = 0; n < script->n_lines; n++)
+	{
+		if (script->lines[n].once)
+			(void) run_line(conn, &script->lines[n]);
+	}
+}
+
+static void
+be_client(int n, long client)
+{
+	const Script *script = &scripts[n];
+	PGconn	   *conn = connect_as(APP_ROLE, script->dbname);
 	Report	   *report = &shared->reports[client];
+	double	   *latencies = shared->latencies + client * opt.count;
 
 	seed_random();
 	snprintf(values[NAME_WS], VALUE_SIZE, "%s", WORKSPACE);
-	prepare_lines(conn);
-	make_uuid(values[NAME_CHAT], !opt.random_ids);
-	make_uuid(values[NAME_NEW], !opt.random_ids);
-	for (int n = 0; n < n_lines; n++)
-	{
-		if (lines[n].once)
-			(void) run_line(conn, &lines[n]);
-	}
-	for (long i = 0; i < opt.warmup; i++)
-		run_iteration(conn, i + 1, report);
+	prepare_lines(conn, script);
+	run_once(conn, script);
+	wait_for_all(&shared->phase[n]);
 
+	wait_for_all(&shared->phase[n]);
+	for (long i = 0; i < opt.warmup; i++)
+		run_iteration(conn, script, i + 1, report);
+	memset(report, 0, sizeof(*report));
 	PQclear(query(conn, FLUSH_COUNTERS));
-	wait_for_all(&shared->phase);	/* all are ready */
-	wait_for_all(&shared->phase);	/* the parent has read the counters */
-	measure(conn, report, shared->latencies + client * opt.count);
-	PQclear(query(conn, FLUSH_COUNTERS));
-	wait_for_all(&shared->phase);	/* all are done */
+	wait_for_all(&shared->phase[n]);
+
+	for (long slice = 0; slice < opt.slices; slice++)
+	{
+		wait_for_all(&shared->phase[n]);
+		run_slice(conn, n, opt.count * slice / opt.slices,
+				  opt.count * (slice + 1) / opt.slices, report, latencies);
+		PQclear(query(conn, FLUSH_COUNTERS));
+		wait_for_all(&shared->phase[n]);
+	}
 	PQfinish(conn);
 }
 
@@ -409,7 +465,7 @@ client_ended(int signal_number)
 	{
 		if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 			continue;
-		for (long i = 0; i < opt.clients; i++)
+		for (int i = 0; i < MAX_CLIENTS; i++)
 		{
 			if (pids[i] > 0)
 				kill(pids[i], SIGKILL);
@@ -419,10 +475,10 @@ client_ended(int signal_number)
 }
 
 static void
-start_clients(void)
+make_shared(void)
 {
 	pthread_barrierattr_t attr;
-	size_t		n = (size_t) (opt.clients * opt.count);
+	size_t		n = (size_t) (n_scripts * opt.clients * opt.count);
 
 	shared = mmap(NULL, sizeof(Shared) + n * sizeof(double), PROT_READ | PROT_WRITE,
 				  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -430,14 +486,20 @@ start_clients(void)
 		die("out of memory");
 	pthread_barrierattr_init(&attr);
 	pthread_barrierattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
-	pthread_barrier_init(&shared->phase, &attr, (unsigned) opt.clients + 1);
-	pthread_barrier_init(&shared->step, &attr, (unsigned) opt.clients);
-
-	signal(SIGCHLD, client_ended);
-	make_uuid(values[NAME_TURN], true);
-	fflush(stdout);
-	for (int client = 0; client < opt.clients; client++)
+	for (int i = 0; i < n_scripts; i++)
 	{
+		pthread_barrier_init(&shared->phase[i], &attr, (unsigned) opt.clients + 1);
+		pthread_barrier_init(&shared->step[i], &attr, (unsigned) opt.clients);
+	}
+}
+
+static void
+start_clients(int n)
+{
+	make_uuid(values[NAME_TURN], true);
+	for (long i = 0; i < opt.clients; i++)
+	{
+		long		client = n * opt.clients + i;
 		pid_t		pid = fork();
 
 		if (pid < 0)
@@ -446,68 +508,130 @@ start_clients(void)
 		{
 			signal(SIGCHLD, SIG_DFL);
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
-			be_client(client);
+			be_client(n, client);
 			exit(0);
 		}
 		pids[client] = pid;
 	}
 }
 
-/* Like "numeric", a double is exact for what WAL and transactions come to. */
-static PGresult *
-read_counters(PGconn *admin)
-{
-	return opt.counters == NULL ? NULL : query(admin, opt.counters);
-}
-
+/* Adds what the counters have grown by, or takes off where they start. */
 static void
-print_growth(PGresult *before, PGresult *after)
+add_counters(Script *script, double sign)
 {
-	if (before == NULL)
+	PGresult   *result;
+
+	if (opt.counters == NULL)
 		return;
-	for (int i = 0; i < PQnfields(after); i++)
-		printf(" %s=%.0f", PQfname(after, i), strtod(PQgetvalue(after, 0, i), NULL) -
-			   strtod(PQgetvalue(before, 0, i), NULL));
-	PQclear(before);
-	PQclear(after);
+	result = query(script->admin, opt.counters);
+	for (int i = 0; i < PQnfields(result) && i < MAX_COUNTERS; i++)
+		script->growth[i] += sign * strtod(PQgetvalue(result, 0, i), NULL);
+	PQclear(result);
+}
+
+static long
+iterations_of(const Report *reports)
+{
+	long		iterations = 0;
+
+	for (long i = 0; i < opt.clients; i++)
+		iterations += reports[i].iterations;
+	return iterations;
+}
+
+static long long
+cpu_of(const Report *reports)
+{
+	long long	cpu_ns = 0;
+
+	for (long i = 0; i < opt.clients; i++)
+		cpu_ns += reports[i].cpu_ns;
+	return cpu_ns;
 }
 
 static void
-print_reports(void)
+let_run(int n, long slice)
 {
-	double		start = shared->reports[0].start;
-	double		end = shared->reports[0].end;
-	double	   *latencies = shared->latencies;
-	long long	cpu_ns = 0;
-	size_t		iterations = 0;
+	Script	   *script = &scripts[n];
+	const Report *reports = &shared->reports[n * opt.clients];
+	long		iterations = iterations_of(reports);
+	long long	cpu_ns = cpu_of(reports);
+	double		start;
+	double		end;
 
-	for (int client = 0; client < opt.clients; client++)
+	add_counters(script, -1);
+	wait_for_all(&shared->phase[n]);
+	if (opt.until != NULL)
 	{
-		const Report *report = &shared->reports[client];
-
-		start = report->start < start ? report->start : start;
-		end = report->end > end ? report->end : end;
-		cpu_ns += report->cpu_ns;
-
-		/* Clients that were stopped early leave a gap. */
-		memmove(latencies + iterations, latencies + client * opt.count,
-				(size_t) report->iterations * sizeof(double));
-		iterations += (size_t) report->iterations;
+		while (query_says(script->admin, opt.until, "t"))
+			pause_us(20000);
+		shared->stop = true;
 	}
-	printf("iterations=%zu seconds=%.6f cpu_ns=%lld", iterations, (end - start) / 1e6,
-		   cpu_ns);
-	print_percentiles("latency_us", latencies, iterations);
-	for (int n = 0; n < n_lines; n++)
+	wait_for_all(&shared->phase[n]);
+	add_counters(script, 1);
+	script->cpu_ns[slice] = (double) (cpu_of(reports) - cpu_ns) /
+		(double) (iterations_of(reports) - iterations);
+
+	start = reports[0].start;
+	end = reports[0].end;
+	for (long i = 1; i < opt.clients; i++)
 	{
-		for (int a = 0; !lines[n].once && a < lines[n].n_answers; a++)
+		start = reports[i].start < start ? reports[i].start : start;
+		end = reports[i].end > end ? reports[i].end : end;
+	}
+	script->seconds += (end - start) / 1e6;
+}
+
+static void
+print_answers(const Script *script, const Report *reports)
+{
+	for (int n = 0; n < script->n_lines; n++)
+	{
+		for (int a = 0; !script->lines[n].once && a < script->lines[n].n_answers; a++)
 		{
 			long		times = 0;
 
-			for (int client = 0; client < opt.clients; client++)
-				times += shared->reports[client].answers[n][a];
+			for (long i = 0; i < opt.clients; i++)
+				times += reports[i].answers[n][a];
 			printf(" answer_%d_%d=%ld", n + 1, a + 1, times);
 		}
 	}
+}
+
+static void
+print_counters(const Script *script)
+{
+	PGresult   *result;
+
+	if (opt.counters == NULL)
+		return;
+	result = query(script->admin, opt.counters);
+	for (int i = 0; i < PQnfields(result) && i < MAX_COUNTERS; i++)
+		printf(" %s=%.0f", PQfname(result, i), script->growth[i]);
+	PQclear(result);
+}
+
+static void
+print_script(int n)
+{
+	const Report *reports = &shared->reports[n * opt.clients];
+	double	   *latencies = shared->latencies + n * opt.clients * opt.count;
+	size_t		iterations = 0;
+
+	/* Clients that were stopped early leave a gap. */
+	for (long i = 0; i < opt.clients; i++)
+	{
+		memmove(latencies + iterations, latencies + i * opt.count,
+				(size_t) reports[i].iterations * sizeof(double));
+		iterations += (size_t) reports[i].iterations;
+	}
+	printf("iterations=%zu seconds=%.6f cpu_ns_mean=%.0f", iterations, scripts[n].seconds,
+		   (double) cpu_of(reports) / (double) iterations);
+	print_percentiles("cpu_ns", scripts[n].cpu_ns, (size_t) opt.slices);
+	print_percentiles("latency_us", latencies, iterations);
+	print_answers(&scripts[n], reports);
+	print_counters(&scripts[n]);
+	printf("\n");
 }
 
 static void
@@ -515,7 +639,7 @@ parse_options(int argc, char **argv)
 {
 	int			c;
 
-	while ((c = getopt(argc, argv, "d:c:n:w:xrsb:q:u:")) != -1)
+	while ((c = getopt(argc, argv, "d:c:n:k:w:xrsb:q:u:")) != -1)
 	{
 		switch (c)
 		{
@@ -527,6 +651,9 @@ parse_options(int argc, char **argv)
 				break;
 			case 'n':
 				opt.count = number(optarg);
+				break;
+			case 'k':
+				opt.slices = number(optarg);
 				break;
 			case 'w':
 				opt.warmup = number(optarg);
@@ -553,39 +680,45 @@ parse_options(int argc, char **argv)
 				exit(2);
 		}
 	}
-	if (optind != argc - 1 || opt.dbname == NULL || opt.clients < 1 ||
-		opt.clients > MAX_CLIENTS || opt.count < 1)
-		die("usage: load -d DATABASE [option...] SCRIPT; see load.c");
+	n_scripts = argc - optind;
+	if (n_scripts < 1 || n_scripts > MAX_SCRIPTS || opt.clients < 1 ||
+		n_scripts * opt.clients > MAX_CLIENTS || opt.count < 1 || opt.slices < 1)
+		die("usage: load [option...] SCRIPT...; see load.c");
 }
 
 int
 main(int argc, char **argv)
 {
-	PGconn	   *admin;
-	PGresult   *before;
-
 	parse_options(argc, argv);
 	seed_random();
-	parse_script(argv[optind]);
-	start_clients();
-	admin = connect_as(ADMIN_ROLE, opt.dbname);
-
-	wait_for_all(&shared->phase);
-	if (opt.before != NULL)
-		PQclear(query(admin, opt.before));
-	before = read_counters(admin);
-	wait_for_all(&shared->phase);
-	if (opt.until != NULL)
+	for (int i = 0; i < n_scripts; i++)
+		parse_script(&scripts[i], argv[optind + i]);
+	make_shared();
+	signal(SIGCHLD, client_ended);
+	for (int i = 0; i < n_scripts; i++)
+		start_clients(i);
+	for (int i = 0; i < n_scripts; i++)
 	{
-		while (query_says(admin, opt.until, "t"))
-			pause_us(20000);
-		shared->stop = true;
+		scripts[i].admin = connect_as(ADMIN_ROLE, scripts[i].dbname);
+		scripts[i].cpu_ns = calloc((size_t) opt.slices, sizeof(double));
+		if (scripts[i].cpu_ns == NULL)
+			die("out of memory");
+		wait_for_all(&shared->phase[i]);
 	}
-	wait_for_all(&shared->phase);
+	if (opt.before != NULL)
+		PQclear(query(scripts[0].admin, opt.before));
+	for (int i = 0; i < n_scripts; i++)
+	{
+		wait_for_all(&shared->phase[i]);
+		wait_for_all(&shared->phase[i]);
+	}
 
-	print_reports();
-	print_growth(before, read_counters(admin));
-	printf("\n");
-	PQfinish(admin);
+	for (long slice = 0; slice < opt.slices; slice++)
+	{
+		for (int i = 0; i < n_scripts; i++)
+			let_run(slice % 2 == 0 ? i : n_scripts - 1 - i, slice);
+	}
+	for (int i = 0; i < n_scripts; i++)
+		print_script(i);
 	return 0;
 }
