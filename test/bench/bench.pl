@@ -84,7 +84,7 @@ my %LIFECYCLE = (
 
 # With run ids that the client makes, too.
 my %LIFECYCLE_GIVEN_ID = (
-	ours => "run <- SELECT ai_chat_run.begin_run(\$chat, \$ws, run_id => \$new)\n$OUR_END",
+	ours => "run <- SELECT ai_chat_run.begin_run(\$chat, \$ws, NULL, 'user', \$new)\n$OUR_END",
 	plain => $PLAIN_BEGIN =~ s/\(chat_id/(id, chat_id/r =~ s/VALUES \(/VALUES (\$new, /r . "\n$PLAIN_END");
 
 # How each begins a run of $chat, and is told that the chat has one.
