@@ -407,7 +407,7 @@ cpu_of_waiters(void)
 	return ns;
 }
 
-/* What waiting costs: nanoseconds of CPU for a waiter's second. */
+/* What waiting costs: microseconds of CPU for a waiter's second. */
 static double
 idle_cpu(void)
 {
@@ -416,7 +416,7 @@ idle_cpu(void)
 
 	turn_for(1e6);
 	ns += cpu_of_waiters();
-	return (double) ns / (double) opt.waiters / ((wall_us() - start) / 1e6);
+	return (double) ns / 1e3 / (double) opt.waiters / ((wall_us() - start) / 1e6);
 }
 
 static void
@@ -452,7 +452,7 @@ measure_waiters(void)
 	connect_waiters();
 	start_all();
 	if (opt.idle)
-		printf("idle_cpu_ns=%.0f ", idle_cpu());
+		printf("idle_cpu_us=%.3f ", idle_cpu());
 	for (long i = 0; i < opt.count; i++)
 	{
 		end_run(opt.all ? 0 : (int) (i % opt.waiters));
