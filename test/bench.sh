@@ -25,6 +25,7 @@ runner=
 finish()
 {
 	trap - EXIT INT TERM
+	set +e
 	[ -z "$runner" ] || { kill "$runner"; wait "$runner"; } 2>/dev/null
 	stop_servers
 	if [ -n "${KEEP:-}" ]; then say "everything is kept in $STAGE"; else rm -rf "$STAGE"; fi
@@ -62,18 +63,21 @@ start_server server "$STAGE/bench.conf"
 export PGHOST=$STAGE/server PGDATA=$STAGE/server/data
 psql -X -q -U postgres -c "CREATE ROLE chat_app LOGIN"
 
-# In the background, for an interrupt to be seen at once.
-as_user perl bench.pl "$mode" "$STAGE/bench/bench.csv" &
+# In the background, for an interrupt to be seen at once. No function may stand between: the process of that id has to
+# be the one to end.
+"${RUN_AS[@]}" env HOME="$STAGE" perl bench.pl "$mode" "$STAGE/bench/bench.csv" &
 runner=$!
 wait "$runner"
 runner=
 
-if [ "$mode" = full ] && [ -z "${BENCH_ONLY:-}" ]
-then
-	results=$checkout/doc
-else
-	results=$checkout/results
-fi
+# What is published is of one full run.
+results=$checkout/results
+if [ "$mode" = full ] && [ -z "${BENCH_ONLY:-}" ]; then results=$checkout/doc; fi
 mkdir -p "$results"
 cp "$STAGE/bench/bench.csv" "$results/bench.csv"
 say "each single measurement is in $results/bench.csv"
+if [ "$mode" = full ]
+then
+	"$checkout/test/bench/plots.sh" "$results/bench.csv" "$results"
+	say "and pictures beside it"
+fi

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # test/setup.sh build|test|bench|plots
 #
-# Makes sure that what is needed is installed: to build and run the extension (build), and also to test it
-# (test), to measure it (bench), or to draw what was measured, too (plots). Installs Debian or Ubuntu packages when something is missing, and needs no network when nothing is.
-# Prints the pg_config of the server to use on stdout; everything else goes to stderr.
+# Makes sure that what is needed is installed: to build and run the extension (build), and also to test it (test), to
+# measure it (bench), or to measure it and draw that (plots). Installs Debian or Ubuntu packages when something is
+# missing, and needs no network when nothing is. Prints the pg_config of the server to use on stdout; everything else
+# goes to stderr.
 #
 # The server is, in this order: PG_CONFIG, where set; the pg_config in PATH; the newest one Debian's packages
 # have installed; the newest one that apt offers.
@@ -12,8 +13,10 @@ set -u -o pipefail
 scope=${1:-build}
 versions='18 17 16 15'
 why='to build and run the extension'
-[ "$scope" = test ] && why='to build and test the extension'
-[ "$scope" = bench ] || [ "$scope" = plots ] && why='to build and measure the extension'
+case $scope in
+	test) why='to build and test the extension' ;;
+	bench | plots) why='to build and measure the extension' ;;
+esac
 
 say() { echo "setup: $*" >&2; }
 has() { command -v "$1" >/dev/null 2>&1; }

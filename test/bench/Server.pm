@@ -58,7 +58,7 @@ sub drop_database
 sub fill
 {
 	my ($db, $status, $ids, $rows, @tables) = @_;
-	sql($db, 'TRUNCATE ai_chat_run.ai_chat_runs, bench.plain, bench.runs',
+	sql($db, 'TRUNCATE ai_chat_run.ai_chat_runs, bench.plain, bench.words, bench.runs',
 		(map { "DO \$\$ BEGIN PERFORM bench.fill('$_', '$status', '$ids', $rows); END \$\$" } @tables),
 		map { "VACUUM (ANALYZE) $_" } @tables);
 	return;

@@ -83,7 +83,7 @@ sub sizes
 
 # ---- the statements, in the language of load ----
 
-my @TABLES = qw(ai_chat_run.ai_chat_runs bench.plain bench.runs);
+my @TABLES = qw(ai_chat_run.ai_chat_runs bench.plain bench.words bench.runs);
 my $PLAIN = 'bench.plain';
 my $INSERT = "INSERT INTO $PLAIN (chat_id, workspace_id, trigger, status, started_at, updated_at)"
   . q{ VALUES ($chat, $ws, 'user', 'running', now(), now())};
@@ -99,6 +99,7 @@ my $PLAIN_BEGIN = "run <- $INSERT RETURNING id";
 my %LIFECYCLE = (
 	ours => "$OUR_BEGIN\n$OUR_END",
 	plain => "$PLAIN_BEGIN\n$PLAIN_END",
+	words => "$PLAIN_BEGIN\n$PLAIN_END" =~ s/$PLAIN/bench.words/gr,
 	gate => "run <- $GATE RETURNING id\n$PLAIN_END",
 	plpgsql => "run <- SELECT bench.begin_run(\$chat, \$ws)\n"
 	  . q{SELECT bench.finalize_run($run, $ws, 'completed') => finalized});
@@ -166,7 +167,7 @@ sub show_lifecycle
 	my %budget = $clients > 1 || $sync eq 'on' ? ()
 	  : $protocol eq 'prepared' ? (cpu_us => $BUDGET{lifecycle_cpu}, wal => $BUDGET{lifecycle_wal})
 	  : (cpu_us => $BUDGET{lifecycle_cpu_unprepared});
-	for my $against (qw(plain gate plpgsql))
+	for my $against (qw(plain words gate plpgsql))
 	{
 		for my $metric (qw(cpu_us wal per_second xids dead))
 		{

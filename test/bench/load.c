@@ -458,10 +458,9 @@ static void
 client_ended(int signal_number)
 {
 	int			status;
-	pid_t		pid;
 
 	(void) signal_number;
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+	while (waitpid(-1, &status, WNOHANG) > 0)
 	{
 		if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 			continue;

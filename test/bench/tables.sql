@@ -1,11 +1,20 @@
--- What the extension is measured against, in a database that has it: an equal table that plain SQL works on, and
--- one with functions in PL/pgSQL that promise the same, as far as such functions can.
+-- What the extension is measured against, in a database that has it: an equal table that plain SQL works on, one as
+-- one writes it by hand, and one with functions in PL/pgSQL that promise the same, as far as such functions can.
 
 CREATE SCHEMA bench;
 
 -- Same columns, defaults, checks and indexes, ids made the same way; no triggers.
 CREATE TABLE bench.plain (LIKE ai_chat_run.ai_chat_runs INCLUDING ALL) WITH (fillfactor = 80);
-CREATE TABLE bench.runs (LIKE ai_chat_run.ai_chat_runs INCLUDING ALL) WITH (fillfactor = 80);
+
+-- The same, but for the checks, which are lists of words.
+CREATE TABLE bench.words (
+	LIKE ai_chat_run.ai_chat_runs INCLUDING DEFAULTS INCLUDING INDEXES,
+	CHECK (status IN ('pending', 'running', 'succeeded', 'failed', 'aborted')),
+	CHECK ((finished_at IS NOT NULL) = (status IN ('succeeded', 'failed', 'aborted'))),
+	CHECK (step_count >= 0)
+) WITH (fillfactor = 80);
+
+CREATE TABLE bench.runs (LIKE bench.words INCLUDING ALL) WITH (fillfactor = 80);
 CREATE TABLE bench.deferred (LIKE ai_chat_run.deferred_finalizations INCLUDING ALL);
 
 -- Terminal is final, for direct writers too. The condition spares all others the call.
@@ -140,8 +149,9 @@ $$;
 -- Like an application's role: the functions of the one, the rights on the table of the other.
 SELECT ai_chat_run.grant_app_access('chat_app');
 GRANT USAGE ON SCHEMA bench TO chat_app;
-GRANT SELECT, INSERT, UPDATE ON bench.plain TO chat_app;
-GRANT EXECUTE ON FUNCTION ai_chat_run.new_run_id() TO chat_app;
+GRANT SELECT, INSERT, UPDATE ON bench.plain, bench.words TO chat_app;
+GRANT EXECUTE ON FUNCTION ai_chat_run.new_run_id(), ai_chat_run.is_run_status(text),
+	ai_chat_run.is_terminal_status(text) TO chat_app;
 
 -- The same runs in any of the tables, without triggers and in the order of all indexes, which is quick also for the
 -- many. Their ids are either of long ago and in order, or random.
