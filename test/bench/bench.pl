@@ -594,8 +594,10 @@ sub machine
 		kernel => run(qw(uname -sr)),
 		cores => run('nproc'),
 		server => sql('postgres', 'SHOW server_version'),
+		assertions => sql('postgres', 'SHOW debug_assertions'),
 		started => sql('postgres', q{SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"')}),
 		mode => $mode);
+	print STDERR "   a server built with assertions is slower than others, and not in all alike\n" if $machine{assertions} eq 'on';
 	record('machine', '', 0, \%machine);
 	return;
 }
