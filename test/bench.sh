@@ -38,7 +38,7 @@ mkdir "$STAGE/bench"
 for program in load wakeups
 do
 	"${CC:-cc}" -std=gnu11 -O2 -Wall -Wextra -I"$("$pg_config" --includedir)" -o "$STAGE/bench/$program" \
-		test/bench/$program.c test/bench/common.c -L"$("$pg_config" --libdir)" -Wl,-rpath,"$("$pg_config" --libdir)" \
+		test/bench/$program.c test/bench/common.c test/bench/script.c -L"$("$pg_config" --libdir)" -Wl,-rpath,"$("$pg_config" --libdir)" \
 		-lpq -pthread
 done
 cp test/bench/*.pl test/bench/*.pm test/bench/*.sql test/bench/*.pgbench "$STAGE/bench/"

@@ -18,26 +18,15 @@
  * Several scripts take turns, a slice each, A B C, C B A, ..., so that what else
  * goes on in the machine hits all alike.
  *
- * SCRIPT is the text itself, a statement a line:
- *
- *	 [once:] [NAME <-] STATEMENT [=> ANSWER | ANSWER ...]
- *	 in DATABASE
- *
- * "once" is before everything.	 NAME <- keeps the first column for later lines,
- * which have it as $NAME.	Each iteration has $chat and $new, fresh uuids; $turn,
- * a uuid that all clients share; $i, which counts from 1; and $ws, the
- * workspace.  An ANSWER is the first column, or the number of rows of a command
- * that returns none, or the SQLSTATE behind a "!", or "*" for anything but an
- * error.  Any other answer ends the program.  How often each one came is printed
- * as answer_LINE_ANSWER, both counted from 1.
+ * What a script looks like is told in script.h.
  *
  * CPU time is that of the sessions' backends, from /proc.  Of an iteration's, what
  * is printed is the mean and the median of the slices, which leaves out those that
  * something else in the machine has fallen upon.
  */
 #include "common.h"
+#include "script.h"
 
-#include <ctype.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -49,9 +38,6 @@
 #include <unistd.h>
 
 #define MAX_SCRIPTS		16
-#define MAX_LINES		8
-#define MAX_NAMES		16
-#define MAX_ANSWERS		4
 #define MAX_COUNTERS	8
 #define MAX_CLIENTS		512
 #define VALUE_SIZE		64
@@ -59,31 +45,15 @@
 /* Otherwise a session reports its counters once a second at most. */
 #define FLUSH_COUNTERS	"SELECT pg_stat_force_next_flush()"
 
-typedef struct Line
+/* A script, and what it took. */
+typedef struct Job
 {
-	bool		once;
-	int			keep;			/* index of the name, or -1 */
-	char		sql[1024];		/* with $1, $2, ... */
-	char		statement[16];	/* its name, when prepared */
-	int			n_params;
-	int			params[MAX_NAMES];	/* indexes of names */
-	int			n_answers;
-	char	   *answers[MAX_ANSWERS];
-} Line;
-
-typedef struct Script
-{
-	const char *dbname;
-	Line		lines[MAX_LINES];
-	int			n_lines;
-	char		names[MAX_NAMES][32];
-	int			n_names;
-
+	Script		script;
 	PGconn	   *admin;
 	double		growth[MAX_COUNTERS];
 	double		seconds;
 	double	   *cpu_ns;			/* of an iteration, in each slice */
-} Script;
+} Job;
 
 /* What a client tells the parent. */
 typedef struct Report
@@ -105,14 +75,6 @@ typedef struct Shared
 	double		latencies[];	/* count for each client */
 } Shared;
 
-/* The names that each script has; those that it keeps follow. */
-enum
-{
-	NAME_CHAT, NAME_NEW, NAME_TURN, NAME_I, NAME_WS, N_BUILTIN_NAMES
-};
-
-static const char *const builtin_names[] = {"chat", "new", "turn", "i", "ws"};
-
 static struct
 {
 	const char *dbname;
@@ -128,157 +90,13 @@ static struct
 	const char *until;
 } opt = {.clients = 1,.count = 1000,.slices = 1,.warmup = 100};
 
-static Script scripts[MAX_SCRIPTS];
-static int	n_scripts;
+static Job	jobs[MAX_SCRIPTS];
+static int	n_jobs;
 static Shared *shared;
 static pid_t pids[MAX_CLIENTS];
 
 /* A client's values of its script's names. */
 static char values[MAX_NAMES][VALUE_SIZE];
-
-/* ---- the script ---- */
-
-static int
-find_name(const Script *script, const char *name, size_t length)
-{
-	for (int i = 0; i < script->n_names; i++)
-	{
-		if (strlen(script->names[i]) == length &&
-			strncmp(script->names[i], name, length) == 0)
-			return i;
-	}
-	return -1;
-}
-
-static int
-add_name(Script *script, const char *name)
-{
-	int			found = find_name(script, name, strlen(name));
-
-	if (found >= 0)
-		return found;
-	if (script->n_names == MAX_NAMES || strlen(name) >= sizeof(script->names[0]))
-		die("too many names, or too long a name");
-	snprintf(script->names[script->n_names], sizeof(script->names[0]), "%s", name);
-	return script->n_names++;
-}
-
-/* The number of the parameter that stands for this name in the line. */
-static int
-param_of(Line *line, int name)
-{
-	for (int i = 0; i < line->n_params; i++)
-	{
-		if (line->params[i] == name)
-			return i + 1;
-	}
-	line->params[line->n_params++] = name;
-	return line->n_params;
-}
-
-static char *
-trim(char *text)
-{
-	char	   *end = text + strlen(text);
-
-	while (end > text && isspace((unsigned char) end[-1]))
-		*--end = '\0';
-	return text + strspn(text, " \t");
-}
-
-/* $name becomes $1, $2, ... */
-static void
-set_sql(const Script *script, Line *line, const char *text)
-{
-	size_t		length = 0;
-
-	while (*text != '\0' && length < sizeof(line->sql) - 16)
-	{
-		if (text[0] == '$' && isalpha((unsigned char) text[1]))
-		{
-			size_t		name_length = strspn(text + 1, "abcdefghijklmnopqrstuvwxyz_");
-			int			name = find_name(script, text + 1, name_length);
-
-			if (name < 0)
-				die("unknown name in \"%s\"", text);
-			length += (size_t) sprintf(line->sql + length, "$%d", param_of(line, name));
-			text += 1 + name_length;
-		}
-		else
-			line->sql[length++] = *text++;
-	}
-	if (*text != '\0')
-		die("a line of the script is too long");
-}
-
-/* Takes the answers off the end of a line. */
-static void
-parse_answers(Line *line, char *text)
-{
-	char	   *arrow = strstr(text, "=>");
-	char	   *rest;
-
-	if (arrow == NULL)
-		return;
-	*arrow = '\0';
-	for (char *word = strtok_r(arrow + 2, "|", &rest); word != NULL;
-		 word = strtok_r(NULL, "|", &rest))
-	{
-		if (line->n_answers == MAX_ANSWERS)
-			die("too many answers");
-		line->answers[line->n_answers++] = trim(word);
-	}
-}
-
-static void
-parse_line(Script *script, char *text)
-{
-	Line	   *line = &script->lines[script->n_lines];
-	char	   *arrow;
-
-	if (strncmp(text, "in ", 3) == 0)
-	{
-		script->dbname = trim(text + 3);
-		return;
-	}
-	if (script->n_lines == MAX_LINES)
-		die("a script is too long");
-	if (strncmp(text, "once:", 5) == 0)
-	{
-		line->once = true;
-		text += 5;
-	}
-	parse_answers(line, text);
-	line->keep = -1;
-	arrow = strstr(text, "<-");
-	if (arrow != NULL)
-	{
-		*arrow = '\0';
-		line->keep = add_name(script, trim(text));
-		text = arrow + 2;
-	}
-	set_sql(script, line, trim(text));
-	snprintf(line->statement, sizeof(line->statement), "line_%d", script->n_lines);
-	script->n_lines++;
-}
-
-static void
-parse_script(Script *script, char *text)
-{
-	char	   *rest;
-
-	script->dbname = opt.dbname;
-	for (int i = 0; i < N_BUILTIN_NAMES; i++)
-		(void) add_name(script, builtin_names[i]);
-	for (char *line = strtok_r(text, "\n", &rest); line != NULL;
-		 line = strtok_r(NULL, "\n", &rest))
-	{
-		if (*trim(line) != '\0')
-			parse_line(script, trim(line));
-	}
-	if (script->dbname == NULL)
-		die("which database?");
-}
 
 /* ---- a client ---- */
 
@@ -400,7 +218,7 @@ run_slice(PGconn *conn, int n, long from, long to, Report *report,
 		if (opt.in_step)
 			wait_for_all(&shared->step[n]);
 		start = wall_us();
-		run_iteration(conn, &scripts[n], opt.warmup + i + 1, report);
+		run_iteration(conn, &jobs[n].script, opt.warmup + i + 1, report);
 		report->end = wall_us();
 		latencies[report->iterations++] = report->end - start;
 	}
@@ -422,7 +240,7 @@ run_once(PGconn *conn, const Script *script)
 static void
 be_client(int n, long client)
 {
-	const Script *script = &scripts[n];
+	const Script *script = &jobs[n].script;
 	PGconn	   *conn = connect_as(APP_ROLE, script->dbname);
 	Report	   *report = &shared->reports[client];
 	double	   *latencies = shared->latencies + client * opt.count;
@@ -477,7 +295,7 @@ static void
 make_shared(void)
 {
 	pthread_barrierattr_t attr;
-	size_t		n = (size_t) (n_scripts * opt.clients * opt.count);
+	size_t		n = (size_t) (n_jobs * opt.clients * opt.count);
 
 	shared = mmap(NULL, sizeof(Shared) + n * sizeof(double), PROT_READ | PROT_WRITE,
 				  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -485,7 +303,7 @@ make_shared(void)
 		die("out of memory");
 	pthread_barrierattr_init(&attr);
 	pthread_barrierattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
-	for (int i = 0; i < n_scripts; i++)
+	for (int i = 0; i < n_jobs; i++)
 	{
 		pthread_barrier_init(&shared->phase[i], &attr, (unsigned) opt.clients + 1);
 		pthread_barrier_init(&shared->step[i], &attr, (unsigned) opt.clients);
@@ -516,15 +334,15 @@ start_clients(int n)
 
 /* Adds what the counters have grown by, or takes off where they start. */
 static void
-add_counters(Script *script, double sign)
+add_counters(Job *job, double sign)
 {
 	PGresult   *result;
 
 	if (opt.counters == NULL)
 		return;
-	result = query(script->admin, opt.counters);
+	result = query(job->admin, opt.counters);
 	for (int i = 0; i < PQnfields(result) && i < MAX_COUNTERS; i++)
-		script->growth[i] += sign * strtod(PQgetvalue(result, 0, i), NULL);
+		job->growth[i] += sign * strtod(PQgetvalue(result, 0, i), NULL);
 	PQclear(result);
 }
 
@@ -551,24 +369,24 @@ cpu_of(const Report *reports)
 static void
 let_run(int n, long slice)
 {
-	Script	   *script = &scripts[n];
+	Job		   *job = &jobs[n];
 	const Report *reports = &shared->reports[n * opt.clients];
 	long		iterations = iterations_of(reports);
 	long long	cpu_ns = cpu_of(reports);
 	double		start;
 	double		end;
 
-	add_counters(script, -1);
+	add_counters(job, -1);
 	wait_for_all(&shared->phase[n]);
 	if (opt.until != NULL)
 	{
-		while (query_says(script->admin, opt.until, "t"))
+		while (query_says(job->admin, opt.until, "t"))
 			pause_us(20000);
 		shared->stop = true;
 	}
 	wait_for_all(&shared->phase[n]);
-	add_counters(script, 1);
-	script->cpu_ns[slice] = (double) (cpu_of(reports) - cpu_ns) /
+	add_counters(job, 1);
+	job->cpu_ns[slice] = (double) (cpu_of(reports) - cpu_ns) /
 		(double) (iterations_of(reports) - iterations);
 
 	start = reports[0].start;
@@ -578,7 +396,7 @@ let_run(int n, long slice)
 		start = reports[i].start < start ? reports[i].start : start;
 		end = reports[i].end > end ? reports[i].end : end;
 	}
-	script->seconds += (end - start) / 1e6;
+	job->seconds += (end - start) / 1e6;
 }
 
 static void
@@ -598,20 +416,20 @@ print_answers(const Script *script, const Report *reports)
 }
 
 static void
-print_counters(const Script *script)
+print_counters(const Job *job)
 {
 	PGresult   *result;
 
 	if (opt.counters == NULL)
 		return;
-	result = query(script->admin, opt.counters);
+	result = query(job->admin, opt.counters);
 	for (int i = 0; i < PQnfields(result) && i < MAX_COUNTERS; i++)
-		printf(" %s=%.0f", PQfname(result, i), script->growth[i]);
+		printf(" %s=%.0f", PQfname(result, i), job->growth[i]);
 	PQclear(result);
 }
 
 static void
-print_script(int n)
+print_job(int n)
 {
 	const Report *reports = &shared->reports[n * opt.clients];
 	double	   *latencies = shared->latencies + n * opt.clients * opt.count;
@@ -624,12 +442,12 @@ print_script(int n)
 				(size_t) reports[i].iterations * sizeof(double));
 		iterations += (size_t) reports[i].iterations;
 	}
-	printf("iterations=%zu seconds=%.6f cpu_ns_mean=%.0f", iterations, scripts[n].seconds,
+	printf("iterations=%zu seconds=%.6f cpu_ns_mean=%.0f", iterations, jobs[n].seconds,
 		   (double) cpu_of(reports) / (double) iterations);
-	print_percentiles("cpu_ns", scripts[n].cpu_ns, (size_t) opt.slices);
+	print_percentiles("cpu_ns", jobs[n].cpu_ns, (size_t) opt.slices);
 	print_percentiles("latency_us", latencies, iterations);
-	print_answers(&scripts[n], reports);
-	print_counters(&scripts[n]);
+	print_answers(&jobs[n].script, reports);
+	print_counters(&jobs[n]);
 	printf("\n");
 }
 
@@ -679,9 +497,9 @@ parse_options(int argc, char **argv)
 				exit(2);
 		}
 	}
-	n_scripts = argc - optind;
-	if (n_scripts < 1 || n_scripts > MAX_SCRIPTS || opt.clients < 1 ||
-		n_scripts * opt.clients > MAX_CLIENTS || opt.count < 1 || opt.slices < 1)
+	n_jobs = argc - optind;
+	if (n_jobs < 1 || n_jobs > MAX_SCRIPTS || opt.clients < 1 ||
+		n_jobs * opt.clients > MAX_CLIENTS || opt.count < 1 || opt.slices < 1)
 		die("usage: load [option...] SCRIPT...; see load.c");
 }
 
@@ -690,23 +508,23 @@ main(int argc, char **argv)
 {
 	parse_options(argc, argv);
 	seed_random();
-	for (int i = 0; i < n_scripts; i++)
-		parse_script(&scripts[i], argv[optind + i]);
+	for (int i = 0; i < n_jobs; i++)
+		parse_script(&jobs[i].script, argv[optind + i], opt.dbname);
 	make_shared();
 	signal(SIGCHLD, client_ended);
-	for (int i = 0; i < n_scripts; i++)
+	for (int i = 0; i < n_jobs; i++)
 		start_clients(i);
-	for (int i = 0; i < n_scripts; i++)
+	for (int i = 0; i < n_jobs; i++)
 	{
-		scripts[i].admin = connect_as(ADMIN_ROLE, scripts[i].dbname);
-		scripts[i].cpu_ns = calloc((size_t) opt.slices, sizeof(double));
-		if (scripts[i].cpu_ns == NULL)
+		jobs[i].admin = connect_as(ADMIN_ROLE, jobs[i].script.dbname);
+		jobs[i].cpu_ns = calloc((size_t) opt.slices, sizeof(double));
+		if (jobs[i].cpu_ns == NULL)
 			die("out of memory");
 		wait_for_all(&shared->phase[i]);
 	}
 	if (opt.before != NULL)
-		PQclear(query(scripts[0].admin, opt.before));
-	for (int i = 0; i < n_scripts; i++)
+		PQclear(query(jobs[0].admin, opt.before));
+	for (int i = 0; i < n_jobs; i++)
 	{
 		wait_for_all(&shared->phase[i]);
 		wait_for_all(&shared->phase[i]);
@@ -714,10 +532,10 @@ main(int argc, char **argv)
 
 	for (long slice = 0; slice < opt.slices; slice++)
 	{
-		for (int i = 0; i < n_scripts; i++)
-			let_run(slice % 2 == 0 ? i : n_scripts - 1 - i, slice);
+		for (int i = 0; i < n_jobs; i++)
+			let_run(slice % 2 == 0 ? i : n_jobs - 1 - i, slice);
 	}
-	for (int i = 0; i < n_scripts; i++)
-		print_script(i);
+	for (int i = 0; i < n_jobs; i++)
+		print_job(i);
 	return 0;
 }

@@ -94,14 +94,17 @@ draw_lifecycle()
 
 draw_wakeups()
 {
-	local waiters variant case_
+	local waiters variant case_ p
 	for waiters in 1 10 100
 	do
 		case_="wake-ups $waiters waiting one woken"
 		local values=()
 		for variant in await_run listen poll
 		do
-			values+=("$(median "$case_" $variant since_commit_us_p50)" "$(median "$case_" $variant since_commit_us_p99)")
+			for p in p50 p99
+			do
+				values+=("$(median "$case_" $variant "since_commit_us_$p")")
+			done
 		done
 		row "$waiters waiting" "${values[@]}"
 	done >"$work/wakeups"
