@@ -68,7 +68,8 @@ sub measure_past
 		my ($ours_empty, $plain_empty) = map { [ $case, "$_ 0" ] } qw(ours plain);
 		for (qw(cpu_us wal))
 		{
-			compare("lifecycle $after, $ids, against an empty table; $METRICS{$_}", $_, $ours, $ours_empty, $budget{$_});
+			compare("lifecycle $after, $ids, against an empty table; $METRICS{$_}", $_, $ours, $ours_empty,
+				$budget{$_});
 			compare("  the same of plain SQL; $METRICS{$_}", $_, $plain, $plain_empty);
 			compare("  ours against plain SQL $after; $METRICS{$_}", $_, $ours, $plain);
 		}

@@ -120,7 +120,6 @@ our %METRICS = (
 	wal => 'WAL, bytes',
 	xids => 'transaction ids',
 	dead => 'dead tuples',
-	per_second => 'a second',
-	latency_us_p99 => 'latency p99, us');
+	per_second => 'a second');
 
 1;
