@@ -22,7 +22,7 @@ my %QUICK = (
 	wakeup_rounds => 3,
 	deferred => 5);
 my %FULL = (
-	rounds => 9,
+	rounds => 7,
 	iterations => 3_000,
 	clients => 8,
 	crowd => 64,
@@ -31,7 +31,7 @@ my %FULL = (
 	active => 10_000,
 	dangling => 1_000_000,
 	sweep_rounds => 3,
-	ends => 50,
+	ends => 30,
 	wakeup_rounds => 5,
 	deferred => 10);
 our ($mode, %size);
