@@ -9,7 +9,7 @@ our @EXPORT = qw(plan sizes thousands $mode %size %BUDGET %METRICS @TABLES $PLAI
   $OUR_BEGIN %LIFECYCLE %LIFECYCLE_GIVEN_ID %BEGIN);
 
 my %QUICK = (
-	rounds => 5,
+	rounds => 4,
 	iterations => 1_000,
 	clients => 4,
 	crowd => 16,
