@@ -19,7 +19,7 @@ sub measure_sweep
 {
 	my $case = 'boot sweep';
 	my $n = $size{dangling};
-	my $few = $n / 5;
+	my $few = $n / 2;
 
 	new_database('sweep');
 	take_turns($case, $size{sweep_rounds}, [ 'ours', 'ours few', 'ours with begins', 'plain' ], sub {
