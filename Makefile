@@ -3,9 +3,10 @@
 # make installcheck   SQL and isolation tests against a running server that has it installed
 # make demo           show it at work on a private server
 # make check          every test, on private servers; installs nothing into the system but packages
+# make bench          measure it, on a private server; BENCH=quick takes minutes
 # make lint           static analysis and the rules of the source layout
 
-SCRIPT_GOALS = check demo lint
+SCRIPT_GOALS = check demo lint bench
 PG_CONFIG   ?= pg_config
 
 ifneq (,$(filter $(SCRIPT_GOALS),$(MAKECMDGOALS)))

@@ -14,6 +14,13 @@ only()
 	grep -nE "$1" src/*.c src/*.h | grep -v "^$2:" && fail "only $2 may use $1"
 }
 
+# tidy FILE... -- COMPILER'S ARGUMENT...
+tidy()
+{
+	clang-tidy --quiet --warnings-as-errors='*' \
+		--checks='-*,clang-analyzer-*,-clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling' "$@" 2>/dev/null
+}
+
 only 'PG_VERSION_NUM' src/compat.h
 only '"executor/spi\.h"' src/run_table.c
 only 'OPERATOR\(pg_catalog' src/run_sql.c
@@ -32,10 +39,22 @@ then
 		fail "the compiler has complaints"
 	if has clang-tidy
 	then
-		clang-tidy --quiet --warnings-as-errors='*' \
-			--checks='-*,clang-analyzer-*,-clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling' \
-			src/*.c -- -isystem "$("$pg_config" --includedir-server)" -Isrc -D_GNU_SOURCE 2>/dev/null ||
+		tidy src/*.c -- -isystem "$("$pg_config" --includedir-server)" -Isrc -D_GNU_SOURCE ||
 			fail "clang-tidy has complaints"
+	fi
+	# The clients of the benchmark, where there is a libpq to build them with.
+	libpq=$("$pg_config" --includedir)
+	if [ -f "$libpq/libpq-fe.h" ]
+	then
+		for client in test/bench/*.c
+		do
+			"${CC:-cc}" -std=gnu11 -O2 -Wall -Wextra -Werror -isystem "$libpq" -c -o /dev/null "$client" ||
+				fail "the compiler has complaints"
+		done
+		if command -v clang-tidy >/dev/null 2>&1
+		then
+			tidy test/bench/*.c -- -isystem "$libpq" -std=gnu11 || fail "clang-tidy has complaints"
+		fi
 	fi
 else
 	echo "lint: skipped: the compiler's warnings and clang-tidy need a PostgreSQL with its development files"
@@ -47,13 +66,18 @@ then
 	# Without the server's headers: cppcheck would take minutes for them and complain about them.
 	cppcheck --quiet --error-exitcode=1 --inline-suppr --enable=warning,portability,performance \
 		-DPG_VERSION_NUM=150000 -D'PG_FUNCTION_ARGS=FunctionCallInfo fcinfo' -D'PG_MODULE_MAGIC=extern int acr_magic' \
-		src || fail "cppcheck has complaints"
+		src test/bench || fail "cppcheck has complaints"
 fi
 
 # For those who work on the scripts; nobody else needs to install it.
 if command -v shellcheck >/dev/null 2>&1
 then
-	shellcheck -x test/*.sh .ci/run || fail "shellcheck has complaints"
+	shellcheck -x test/*.sh test/bench/*.sh .ci/run || fail "shellcheck has complaints"
+fi
+
+if has perl
+then
+	perl -Itest/bench -wc test/bench/bench.pl 2>/dev/null || fail "test/bench/bench.pl does not compile"
 fi
 
 [ "$failed" -eq 0 ] || exit 1

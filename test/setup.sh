@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# test/setup.sh build|test
+# test/setup.sh build|test|bench|plots
 #
-# Makes sure that what is needed is installed: to build and run the extension (build), and also to test it
-# (test). Installs Debian or Ubuntu packages when something is missing, and needs no network when nothing is.
-# Prints the pg_config of the server to use on stdout; everything else goes to stderr.
+# Makes sure that what is needed is installed: to build and run the extension (build), and also to test it (test), to
+# measure it (bench), or to measure it and draw that (plots). Installs Debian or Ubuntu packages when something is
+# missing, and needs no network when nothing is. Prints the pg_config of the server to use on stdout; everything else
+# goes to stderr.
 #
 # The server is, in this order: PG_CONFIG, where set; the pg_config in PATH; the newest one Debian's packages
 # have installed; the newest one that apt offers.
@@ -12,7 +13,10 @@ set -u -o pipefail
 scope=${1:-build}
 versions='18 17 16 15'
 why='to build and run the extension'
-[ "$scope" = test ] && why='to build and test the extension'
+case $scope in
+	test) why='to build and test the extension' ;;
+	bench | plots) why='to build and measure the extension' ;;
+esac
 
 say() { echo "setup: $*" >&2; }
 has() { command -v "$1" >/dev/null 2>&1; }
@@ -93,7 +97,15 @@ find_missing()
 	has make || packages+=" make"
 	has "${cc%% *}" || packages+=" gcc"
 	[ -f /usr/include/stdio.h ] || packages+=" libc6-dev"
-	[ "$scope" = test ] || return
+	case $scope in
+		build) return ;;
+		bench | plots)
+			has perl || packages+=" perl"
+			[ -z "$pg_config" ] || [ -f "$("$pg_config" --includedir)/libpq-fe.h" ] || packages+=" libpq-dev"
+			[ "$scope" = bench ] || has gnuplot || packages+=" gnuplot-nox"
+			return
+			;;
+	esac
 
 	has prove || packages+=" perl"
 	perl -MIPC::Run -e 1 2>/dev/null || packages+=" libipc-run-perl"
@@ -133,8 +145,8 @@ as_root()
 apt_get() { as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 apt-get -y -q "$@" >&2; }
 
 case $scope in
-	build | test) ;;
-	*) say "usage: test/setup.sh build|test"; exit 2 ;;
+	build | test | bench | plots) ;;
+	*) say "usage: test/setup.sh build|test|bench|plots"; exit 2 ;;
 esac
 
 find_server
