@@ -202,15 +202,15 @@ busy_with_claim(const AcrNewRun *run, const AcrRunKey *target,
 
 /* The run is ours; shared memory will know when it is committed. */
 static AcrBeginOutcome
-began(const AcrNewRun *run)
+began(const AcrNewRun *run, bool id_given)
 {
 	AcrLiveRun	live;
 
 	/*
-	 * What may be known of an earlier run of this id, which is gone, is not
-	 * of it.
+	 * What may be known of an earlier run of a given id, which is gone, is
+	 * not of it.
 	 */
-	if (acr_shared_exists())
+	if (id_given && acr_shared_exists())
 	{
 		AcrLiveKey	key;
 
@@ -246,7 +246,7 @@ acr_begin(const AcrNewRun *run, bool id_given, bool quietly,
 			return id_given && is_there(run) ? ACR_RESUMED :
 				busy_with_claim(run, &target, active);
 		if (insert(run, id_given && round % 2 == 0, quietly, &failure))
-			return began(run);
+			return began(run, id_given);
 		if (id_given && is_there(run))
 			return ACR_RESUMED;
 		if (acr_table_find_active(&run->chat_id, &run->key.workspace_id, active))
