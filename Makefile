@@ -5,8 +5,9 @@
 # make check          every test, on private servers; installs nothing into the system but packages
 # make bench          measure it, on a private server; BENCH=quick takes minutes
 # make lint           static analysis and the rules of the source layout
+# make model          check the models of the protocols, with spin
 
-SCRIPT_GOALS = check demo lint bench
+SCRIPT_GOALS = check demo lint model bench
 PG_CONFIG   ?= pg_config
 
 ifneq (,$(filter $(SCRIPT_GOALS),$(MAKECMDGOALS)))

@@ -2,7 +2,7 @@
 # Every test, on private servers; what `make check` runs. Ends with one line "N passed, N failed", perhaps with
 # ", N skipped", and fails unless something passed and nothing failed. To run less:
 #
-#   CHECK_ONLY=lint,demo,regress,isolation,tap,pgtap   only these suites
+#   CHECK_ONLY=lint,model,demo,regress,isolation,tap,pgtap   only these suites
 #   REGRESS='t_a t_b'  ISOLATION='race_a'         only these of the suites regress and isolation
 #   PROVE_TESTS=test/t/003_x.pl                   only these TAP tests
 #   JOBS=1                                        TAP tests one after the other (default 2)
@@ -42,7 +42,7 @@ trap 'count interrupted 0 1 0; exit 1' INT TERM
 
 fatal() { echo "check: $*"; count fatal 0 1 0; exit 1; }
 
-# Only lint can do without a server.
+# Only lint and model can do without a server.
 pg_config=${PG_CONFIG:-pg_config}
 servers=
 if wanted demo || wanted regress || wanted isolation || wanted tap || wanted pgtap
@@ -59,6 +59,17 @@ then
 		0) count lint 1 0 0 ;;
 		77) count lint 0 0 1 ;;
 		*) count lint 0 1 0 ;;
+	esac
+fi
+
+if wanted model
+then
+	say model
+	bash test/model.sh
+	case $? in
+		0) count model 1 0 0 ;;
+		77) count model 0 0 1 ;;
+		*) count model 0 1 0 ;;
 	esac
 fi
 

@@ -108,6 +108,7 @@ find_missing()
 	esac
 
 	has prove || packages+=" perl"
+	has spin || packages+=" spin"
 	perl -MIPC::Run -e 1 2>/dev/null || packages+=" libipc-run-perl"
 	perl -MTAP::Parser::SourceHandler::pgTAP -e 1 2>/dev/null || packages+=" libtap-parser-sourcehandler-pgtap-perl"
 	# A server that is not Debian's brings its own pgTAP or borrows one.
