@@ -40,9 +40,9 @@ for file in *.pml
 do
 	model=${file%.pml}
 	expect 0 "$model" "$model holds"
-	for step in $(sed -n 's/^#ifn\{0,1\}def //p' "$file" | sort -u)
+	while read -r step
 	do
 		expect 1 "$model" "-D$step" "$model does not with $step"
-	done
+	done < <(sed -n 's/^#ifn\{0,1\}def //p' "$file" | sort -u)
 done
 exit "$failed"
