@@ -72,11 +72,9 @@
 #define RUN_COLUMNS \
 	"r.status, r.chat_id, r.stop_requested_at IS NOT NULL, r.runner, r.error"
 
-/* what decides whether a sweep keeps a run */
+/* what decides whether a sweep keeps a run, and where that is */
 #define CANDIDATE \
-	"r.id, r.chat_id, r.runner, COALESCE(r.started_at, r.created_at)"
-
-#define LOCKED			CANDIDATE ", r.ctid"
+	"r.id, r.chat_id, r.runner, COALESCE(r.started_at, r.created_at), r.ctid"
 
 #define ABORT_RUNS \
 	"UPDATE " RUNS " r SET status = '" ACR_RUN_ABORTED "'," \
@@ -277,7 +275,7 @@ const AcrSql acr_sql[ACR_N_SQL] = {
 	 * a client has locked, and then settles that batch by id.
 	 */
 	[ACR_SQL_SWEEP_LOCK] = {
-		SQL("SELECT " LOCKED " FROM " RUNS " r"
+		SQL("SELECT " CANDIDATE " FROM " RUNS " r"
 			" WHERE " IS_ACTIVE " AND r.chat_id" GE "$1"
 			" AND r.updated_at" LT "$3 AND ($4 IS NULL OR r.runner" EQ "$4)"
 			" AND " NOT_DEFERRED
@@ -286,7 +284,7 @@ const AcrSql acr_sql[ACR_N_SQL] = {
 	},
 	/* of those at these places; $2 is more than enough */
 	[ACR_SQL_BOOT_SWEEP_LOCK] = {
-		SQL("SELECT " LOCKED " FROM " RUNS " r"
+		SQL("SELECT " CANDIDATE " FROM " RUNS " r"
 			" WHERE r.ctid" EQ "ANY ($1) AND " NOT_TERMINAL
 			" AND " FROM_BEFORE_START " AND " NOT_DEFERRED
 			" LIMIT $2 FOR NO KEY UPDATE OF r SKIP LOCKED"),
@@ -306,7 +304,7 @@ const AcrSql acr_sql[ACR_N_SQL] = {
 		BY_ACTIVE_CHAT, 4, {UUIDOID, INT8OID, TIMESTAMPTZOID, TEXTOID}
 	},
 	[ACR_SQL_BOOT_SWEEP_LOOK] = {
-		SQL("SELECT " LOCKED " FROM " RUNS " r"
+		SQL("SELECT " CANDIDATE " FROM " RUNS " r"
 			" WHERE " IS_ACTIVE " AND r.chat_id" GE "$1"
 			" AND " FROM_BEFORE_START " AND " NOT_DEFERRED
 			" ORDER BY r.chat_id LIMIT $2"),
@@ -314,7 +312,7 @@ const AcrSql acr_sql[ACR_N_SQL] = {
 		{UUIDOID, INT8OID, XIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 	},
 	[ACR_SQL_SWEEP_LOCK_THESE] = {
-		SQL("SELECT " LOCKED " FROM " RUNS " r"
+		SQL("SELECT " CANDIDATE " FROM " RUNS " r"
 			" WHERE r.id" EQ "ANY ($1) AND " NOT_TERMINAL
 			" AND r.updated_at" LT "$2 FOR NO KEY UPDATE SKIP LOCKED"),
 		BY_ID, 2, {UUIDARRAYOID, TIMESTAMPTZOID}

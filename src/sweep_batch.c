@@ -103,23 +103,31 @@ collect(const AcrSweepFilter *filter, uint64 n, int column, int *collected)
 	return values;
 }
 
-/*
- * Looks at the next batch of runs and moves *from_chat past it.  Returns the
- * ids of those that are not kept, in SPI memory, and how many there are.
- */
-static ArrayType *
-look_at_batch(const AcrSweepFilter *filter, int64 limit, pg_uuid_t *from_chat,
-			  bool *more, int *collected)
+/* Looks at the next batch of runs and moves *from_chat past it. */
+static uint64
+look(const AcrSweepFilter *filter, int64 limit, pg_uuid_t *from_chat, bool *more)
 {
 	AcrParams	p = {0};
-	Datum	   *ids;
 	uint64		n;
 
 	batch_params(&p, filter, limit, from_chat);
 	n = acr_table_execute(filter->at_boot ? ACR_SQL_BOOT_SWEEP_LOOK : ACR_SQL_SWEEP_LOOK,
 						  ACR_AS_OF_NOW, &p);
 	move_past(n, limit, from_chat, more);
-	ids = collect(filter, n, COLUMN_ID, collected);
+	return n;
+}
+
+/*
+ * The same; returns the ids of those that are not kept, in SPI memory, and how
+ * many there are.
+ */
+static ArrayType *
+look_at_batch(const AcrSweepFilter *filter, int64 limit, pg_uuid_t *from_chat,
+			  bool *more, int *collected)
+{
+	uint64		n = look(filter, limit, from_chat, more);
+	Datum	   *ids = collect(filter, n, COLUMN_ID, collected);
+
 	return acr_uuid_array(ids, *collected);
 }
 
@@ -136,13 +144,8 @@ compare_places(const void *a, const void *b)
 static void
 look_ahead(const AcrSweepFilter *filter, int64 limit, AcrCursor *cursor)
 {
-	int64		ahead = Max(limit, Min(limit * LOOK_AHEAD, LOOK_AHEAD_MAX));
-	AcrParams	p = {0};
-	uint64		n;
-
-	batch_params(&p, filter, ahead, &cursor->from);
-	n = acr_table_execute(ACR_SQL_BOOT_SWEEP_LOOK, ACR_AS_OF_NOW, &p);
-	move_past(n, ahead, &cursor->from, &cursor->more_beyond);
+	uint64		n = look(filter, Max(limit, Min(limit * LOOK_AHEAD, LOOK_AHEAD_MAX)),
+						 &cursor->from, &cursor->more_beyond);
 
 	if (cursor->places != NULL)
 		pfree(cursor->places);
@@ -160,6 +163,17 @@ look_ahead(const AcrSweepFilter *filter, int64 limit, AcrCursor *cursor)
 	qsort(cursor->places, n, sizeof(ItemPointerData), compare_places);
 }
 
+/* Locks those of the ids whose runs are still to be swept. */
+static uint64
+lock_these(const AcrSweepFilter *filter, ArrayType *ids)
+{
+	AcrParams	p = {0};
+
+	acr_param_pointer(&p, ids);
+	acr_param_time(&p, filter->at_boot ? DT_NOEND : filter->silent_since);
+	return acr_table_execute(ACR_SQL_SWEEP_LOCK_THESE, ACR_AS_WRITE, &p);
+}
+
 /*
  * Locks the next batch of runs of before server start, in the order in which
  * they stand in the table.  That is the order in which one UPDATE of all would
@@ -168,9 +182,8 @@ look_ahead(const AcrSweepFilter *filter, int64 limit, AcrCursor *cursor)
  * A run that has another place since it was looked at is left for the next
  * visit; one that has got the place of another is not from before server start.
  */
-static ArrayType *
-lock_boot_batch(const AcrSweepFilter *filter, int64 limit, AcrCursor *cursor,
-				int *locked)
+static uint64
+lock_next_places(const AcrSweepFilter *filter, int64 limit, AcrCursor *cursor)
 {
 	AcrParams	p = {0};
 	Datum	   *places;
@@ -182,33 +195,42 @@ lock_boot_batch(const AcrSweepFilter *filter, int64 limit, AcrCursor *cursor,
 	places = palloc(Max(n, 1) * sizeof(Datum));
 	for (int i = 0; i < n; i++)
 		places[i] = PointerGetDatum(&cursor->places[cursor->next_place + i]);
-	cursor->next_place += n;
-
 	acr_param_pointer(&p, place_array(places, n));
 	acr_param_value(&p, Int64GetDatum(n));
 	add_boot_filter(&p, filter);
-	places = collect(filter, acr_table_execute(ACR_SQL_BOOT_SWEEP_LOCK, ACR_AS_WRITE, &p),
-					 COLUMN_PLACE, locked);
 
+	cursor->next_place += n;
 	cursor->more = cursor->next_place < cursor->n_places || cursor->more_beyond;
 	if (!cursor->more)
 	{
 		pfree(cursor->places);
 		cursor->places = NULL;
 	}
-	return place_array(places, *locked);
+	return acr_table_execute(ACR_SQL_BOOT_SWEEP_LOCK, ACR_AS_WRITE, &p);
+}
+
+/* Locks the next batch of runs in the order of their chats. */
+static uint64
+lock_next_chats(const AcrSweepFilter *filter, int64 limit, AcrCursor *cursor)
+{
+	AcrParams	p = {0};
+	uint64		n;
+
+	batch_params(&p, filter, limit, &cursor->from);
+	n = acr_table_execute(ACR_SQL_SWEEP_LOCK, ACR_AS_WRITE, &p);
+	move_past(n, limit, &cursor->from, &cursor->more);
+	return n;
 }
 
 /*
- * Locks the next batch of runs, likewise, and returns their places.  Where each
- * is to be asked for, locks only those that are not kept, and asks again: one
- * may have been heard of just before it was locked.
+ * Locks the next batch of runs and returns their places, and how many there are.
+ * Where each is to be asked for, locks only those that are not kept, and asks
+ * again: one may have been heard of just before it was locked.
  */
 static ArrayType *
 lock_batch(const AcrSweepFilter *filter, int64 limit, AcrCursor *cursor,
 		   int *locked)
 {
-	AcrParams	p = {0};
 	Datum	   *places;
 	uint64		n;
 
@@ -217,20 +239,12 @@ lock_batch(const AcrSweepFilter *filter, int64 limit, AcrCursor *cursor,
 		ArrayType  *ids = look_at_batch(filter, limit, &cursor->from,
 										&cursor->more, locked);
 
-		if (*locked == 0)
-			return place_array(NULL, 0);
-		acr_param_pointer(&p, ids);
-		acr_param_time(&p, filter->at_boot ? DT_NOEND : filter->silent_since);
-		n = acr_table_execute(ACR_SQL_SWEEP_LOCK_THESE, ACR_AS_WRITE, &p);
+		n = *locked > 0 ? lock_these(filter, ids) : 0;
 	}
 	else if (filter->at_boot)
-		return lock_boot_batch(filter, limit, cursor, locked);
+		n = lock_next_places(filter, limit, cursor);
 	else
-	{
-		batch_params(&p, filter, limit, &cursor->from);
-		n = acr_table_execute(ACR_SQL_SWEEP_LOCK, ACR_AS_WRITE, &p);
-		move_past(n, limit, &cursor->from, &cursor->more);
-	}
+		n = lock_next_chats(filter, limit, cursor);
 	places = collect(filter, n, COLUMN_PLACE, locked);
 	return place_array(places, *locked);
 }
