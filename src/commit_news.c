@@ -157,18 +157,29 @@ add_run_news(RunNewsKind kind, const pg_uuid_t *run_id)
 	return news;
 }
 
+/* The same of a run that is active, with what is to be known of it. */
+static RunNews *
+add_active_news(RunNewsKind kind, const pg_uuid_t *run_id, const AcrLiveRun *run)
+{
+	RunNews    *news = acr_shared_exists() ? add_run_news(kind, run_id) : NULL;
+
+	if (news != NULL)
+	{
+		news->run = MemoryContextAlloc(TopTransactionContext, sizeof(AcrLiveRun));
+		*news->run = *run;
+	}
+	return news;
+}
+
 /* If the transaction commits, the run is active, and its runner was heard. */
 void
 acr_news_run_active(const pg_uuid_t *run_id, const AcrLiveRun *run,
 					bool stop_requested)
 {
-	RunNews    *news = acr_shared_exists() ? add_run_news(RUN_ACTIVE, run_id) : NULL;
+	RunNews    *news = add_active_news(RUN_ACTIVE, run_id, run);
 
-	if (news == NULL)
-		return;
-	news->run = MemoryContextAlloc(TopTransactionContext, sizeof(AcrLiveRun));
-	*news->run = *run;
-	news->stop_requested = stop_requested;
+	if (news != NULL)
+		news->stop_requested = stop_requested;
 }
 
 /*
@@ -178,13 +189,10 @@ acr_news_run_active(const pg_uuid_t *run_id, const AcrLiveRun *run,
 void
 acr_news_run_moved(const pg_uuid_t *run_id, const AcrLiveRun *run)
 {
-	RunNews    *news = acr_shared_exists() ? add_run_news(RUN_MOVED, run_id) : NULL;
+	RunNews    *news = add_active_news(RUN_MOVED, run_id, run);
 
-	if (news == NULL)
-		return;
-	news->run = MemoryContextAlloc(TopTransactionContext, sizeof(AcrLiveRun));
-	*news->run = *run;
-	news->runner_bucket = acr_wakeup_of_runner(run->runner);
+	if (news != NULL)
+		news->runner_bucket = acr_wakeup_of_runner(run->runner);
 }
 
 /* If the transaction commits, the run is terminal, or gone. */
