@@ -31,6 +31,28 @@ typedef struct SettleRequest
 } SettleRequest;
 
 /*
+ * Makes the run terminal if nothing else was decided for it; true if it did.
+ * The update leaves a decided run alone, but goes by its snapshot, which is
+ * older than a record that was committed while the update waited for the row.
+ * That decision came first, so we look again.  A look at the size of the table,
+ * of which there is nothing as a rule, saves the look into it.
+ *
+ * To be called within an attempt: 40001 means that the update must go.
+ */
+bool
+acr_deferral_finish_undecided(const AcrRunKey *key, const char *status,
+							  text *error)
+{
+	if (!acr_table_finish(key, status, error))
+		return false;
+	if (!acr_table_deferred_is_blank() && acr_table_find_deferred(key) != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access due to concurrent deferral")));
+	return true;
+}
+
+/*
  * Nothing was applied.  Is that because the run is terminal or gone?  If not,
  * the decision must not be forgotten: our snapshot may be too old to see the
  * record or the run, or somebody's trigger swallowed the update.

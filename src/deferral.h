@@ -25,6 +25,8 @@ typedef struct AcrSettleTally
 	ErrorData  *failure;
 } AcrSettleTally;
 
+extern bool acr_deferral_finish_undecided(const AcrRunKey *key,
+										  const char *status, text *error);
 extern bool acr_deferral_make_way(const AcrRunKey *key, bool wait,
 								  ErrorData **failure);
 extern void acr_deferral_settle_here(const AcrRunKey *key);

@@ -53,20 +53,6 @@ typedef struct Finalization
 } Finalization;
 
 /*
- * Was a finalization of this run deferred that the update could not see?  The
- * update itself leaves such a run alone, but goes by its snapshot, which is
- * older than a record that was committed while the update waited for the row.
- * That decision came first.  A look at the size of the table, of which there is
- * nothing as a rule, saves the look into it.
- */
-static bool
-overlooked_deferred(const Finalization *fin)
-{
-	return !acr_table_deferred_is_blank() &&
-		acr_table_find_deferred(&fin->key) != NULL;
-}
-
-/*
  * The body of an attempt.  An update without effect is explained by the row as
  * of now.
  */
@@ -80,14 +66,8 @@ finish_body(void *arg)
 	for (int round = 0; round < 2; round++)
 	{
 		fin->outcome = "finalized";
-		if (acr_table_finish(&fin->key, fin->status, fin->error))
-		{
-			if (overlooked_deferred(fin))
-				ereport(ERROR,
-						(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-						 errmsg("could not serialize access due to concurrent deferral")));
+		if (acr_deferral_finish_undecided(&fin->key, fin->status, fin->error))
 			return;
-		}
 
 		fin->outcome = "not_found";
 		if (!acr_table_find(&fin->key, &run))

@@ -129,7 +129,7 @@ require_contention(const ErrorData *failure)
 {
 	if (failure->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE &&
 		failure->sqlerrcode != ERRCODE_T_R_DEADLOCK_DETECTED &&
-		!acr_attempt_is_futile(failure))
+		failure->sqlerrcode != ERRCODE_T_R_SERIALIZATION_FAILURE)
 		ReThrowError((ErrorData *) failure);
 }
 
@@ -170,8 +170,8 @@ force_body(void *arg)
 {
 	Supersession *s = arg;
 
-	if (acr_table_finish(&s->target, ACR_RUN_ABORTED,
-						 cstring_to_text(ACR_SUPERSEDED_TEXT)))
+	if (acr_deferral_finish_undecided(&s->target, ACR_RUN_ABORTED,
+									  cstring_to_text(ACR_SUPERSEDED_TEXT)))
 		acr_count_at_commit(ACR_FINALIZED_ABORTED, 1);
 	else
 		look_at_target(s);

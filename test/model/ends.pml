@@ -96,7 +96,8 @@ inline commit_deferred()
 }
 
 /*
- * finish_body in finalize_run.c, up to MAX_ATTEMPTS times.  "seen" is what the
+ * finish_body in finalize_run.c, up to MAX_ATTEMPTS times.  force_body in
+ * supersede_run.c is the same without the giving up.  "seen" is what the
  * statement's snapshot shows; it is older than the row when the update has
  * waited for its lock.
  */
@@ -140,7 +141,7 @@ round:
 		:: atomic { !ONCE_GATE(status == running) -> unlock() };	/* already_finalized */
 			goto done
 		:: atomic { ONCE_GATE(status == running) && LAST_LOOK(deferred == none) -> written = true };
-			/* overlooked_deferred() has found none */
+			/* acr_deferral_finish_undecided() has found none */
 			if
 			:: commit_end(mine)
 			:: unlock(); goto failed_attempt	/* an error, a rollback */
