@@ -29,7 +29,7 @@ EXTVERSION  := $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" $(EXTENSION
 MODULE_big   = $(EXTENSION)
 ROOMS        = module settings shared_state databases visits commit_news run_state run_id arguments \
                live_runs live_calls live_walks wakeup runners runner_attachment runner_reaping claims prepared watched_commands \
-               run_sql planning run_table run_row deferred_row runner_row run_batch sweep_batch tracking attempt deferral \
+               run_sql planning run_table run_row deferred_row runner_row run_batch sweep_batch boot_batch tracking attempt deferral \
                begin_run finalize_run run_calls request_stop get_run is_locally_active procedure await_run \
                supersede_run attach_runner trigger_columns run_triggers delete_runs_of_chat sweep_runs \
                grant_app_access observe worker_unit worker worker_tasks launcher

@@ -76,9 +76,14 @@
 #define CANDIDATE \
 	"r.id, r.chat_id, r.runner, COALESCE(r.started_at, r.created_at), r.ctid"
 
+/* $2 is why */
+#define ABORTED_AT(now) \
+	"status = '" ACR_RUN_ABORTED "', error = COALESCE(r.error, $2)," \
+	" finished_at = " now ", updated_at = " now
+
+/* $1 is where they are */
 #define ABORT_RUNS \
-	"UPDATE " RUNS " r SET status = '" ACR_RUN_ABORTED "'," \
-	" error = COALESCE(r.error, $2), finished_at = $3, updated_at = $3" \
+	"UPDATE " RUNS " r SET " ABORTED_AT("$3") \
 	" WHERE r.ctid" EQ "ANY ($1) AND " NOT_TERMINAL
 
 #define SQL(...)		ACR_SQL_MARK __VA_ARGS__
@@ -290,6 +295,18 @@ const AcrSql acr_sql[ACR_N_SQL] = {
 			" LIMIT $2 FOR NO KEY UPDATE OF r SKIP LOCKED"),
 		BY_ID, 5,
 		{TIDARRAYOID, INT8OID, XIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+	},
+
+	/*
+	 * Those that nobody has locked, or had.  xmax says so, and a row that was
+	 * locked in the past and is free may bear one, too.
+	 */
+	[ACR_SQL_BOOT_SWEEP_ABORT_FREE] = {
+		SQL("UPDATE " RUNS " r SET " ABORTED_AT("$6")
+			" WHERE r.ctid" EQ "ANY ($1) AND " NOT_TERMINAL
+			" AND " FROM_BEFORE_START " AND r.xmax" EQ "0"),
+		BY_ID, 6,
+		{TIDARRAYOID, TEXTOID, XIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 	},
 
 	/*

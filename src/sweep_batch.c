@@ -2,7 +2,8 @@
  * Many runs: the batches of sweeps.
  *
  * A batch is locked first, but for rows that a client has locked, and aborted
- * then, by the places of the rows, which nobody can change any more.
+ * then, by the places of the rows, which nobody can change any more.  The boot
+ * sweep, where it asks nobody, has a shorter road: see boot_batch.c.
  */
 #include "postgres.h"
 
@@ -11,13 +12,9 @@
 #include "run_batch.h"
 #include "shared_state.h"
 #include "storage/itemptr.h"
-#include "utils/array.h"
+#include "sweep_batch.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-
-/* how many runs of before server start are looked at at once: so many batches */
-#define LOOK_AHEAD		100
-#define LOOK_AHEAD_MAX	20000
 
 /* columns of the statements that look at runs, or lock them */
 #define COLUMN_ID		1
@@ -27,15 +24,15 @@
 #define COLUMN_PLACE	5
 
 /* An array of places in the table, in the current memory context. */
-static ArrayType *
-place_array(Datum *places, int n)
+ArrayType *
+acr_place_array(Datum *places, int n)
 {
 	return construct_array(places, n, TIDOID, sizeof(ItemPointerData), false,
 						   TYPALIGN_SHORT);
 }
 
-static void
-add_boot_filter(AcrParams *p, const AcrSweepFilter *filter)
+void
+acr_sweep_add_boot_filter(AcrParams *p, const AcrSweepFilter *filter)
 {
 	acr_param_value(p, TransactionIdGetDatum(acr_shared_start_xid()));
 	acr_param_time(p, filter->created_before);
@@ -50,7 +47,7 @@ batch_params(AcrParams *p, const AcrSweepFilter *filter, int64 limit,
 	acr_param_pointer(p, from_chat);
 	acr_param_value(p, Int64GetDatum(limit));
 	if (filter->at_boot)
-		add_boot_filter(p, filter);
+		acr_sweep_add_boot_filter(p, filter);
 	else
 	{
 		acr_param_time(p, filter->silent_since);
@@ -103,9 +100,28 @@ collect(const AcrSweepFilter *filter, uint64 n, int column, int *collected)
 	return values;
 }
 
+/* The places of the n runs that a statement gave, but for those to be kept. */
+ArrayType *
+acr_sweep_places(const AcrSweepFilter *filter, uint64 n, int *collected)
+{
+	Datum	   *places = collect(filter, n, COLUMN_PLACE, collected);
+
+	return acr_place_array(places, *collected);
+}
+
+/* The place of the run in a row that a look gave. */
+ItemPointerData
+acr_sweep_place(uint64 row)
+{
+	bool		isnull;
+
+	return *(ItemPointer) DatumGetPointer(acr_column(row, COLUMN_PLACE, &isnull));
+}
+
 /* Looks at the next batch of runs and moves *from_chat past it. */
-static uint64
-look(const AcrSweepFilter *filter, int64 limit, pg_uuid_t *from_chat, bool *more)
+uint64
+acr_sweep_look(const AcrSweepFilter *filter, int64 limit, pg_uuid_t *from_chat,
+			   bool *more)
 {
 	AcrParams	p = {0};
 	uint64		n;
@@ -125,42 +141,10 @@ static ArrayType *
 look_at_batch(const AcrSweepFilter *filter, int64 limit, pg_uuid_t *from_chat,
 			  bool *more, int *collected)
 {
-	uint64		n = look(filter, limit, from_chat, more);
+	uint64		n = acr_sweep_look(filter, limit, from_chat, more);
 	Datum	   *ids = collect(filter, n, COLUMN_ID, collected);
 
 	return acr_uuid_array(ids, *collected);
-}
-
-static int
-compare_places(const void *a, const void *b)
-{
-	return ItemPointerCompare(unconstify(ItemPointerData *, (const ItemPointerData *) a),
-							  unconstify(ItemPointerData *, (const ItemPointerData *) b));
-}
-
-/*
- * Looks at the next many runs of before server start, and keeps their places.
- */
-static void
-look_ahead(const AcrSweepFilter *filter, int64 limit, AcrCursor *cursor)
-{
-	uint64		n = look(filter, Max(limit, Min(limit * LOOK_AHEAD, LOOK_AHEAD_MAX)),
-						 &cursor->from, &cursor->more_beyond);
-
-	if (cursor->places != NULL)
-		pfree(cursor->places);
-	cursor->places = MemoryContextAlloc(TopMemoryContext,
-										Max(n, 1) * sizeof(ItemPointerData));
-	for (uint64 i = 0; i < n; i++)
-	{
-		bool		isnull;
-
-		cursor->places[i] = *(ItemPointer) DatumGetPointer(acr_column(i, COLUMN_PLACE,
-																	  &isnull));
-	}
-	cursor->n_places = (int) n;
-	cursor->next_place = 0;
-	qsort(cursor->places, n, sizeof(ItemPointerData), compare_places);
 }
 
 /* Locks those of the ids whose runs are still to be swept. */
@@ -172,41 +156,6 @@ lock_these(const AcrSweepFilter *filter, ArrayType *ids)
 	acr_param_pointer(&p, ids);
 	acr_param_time(&p, filter->at_boot ? DT_NOEND : filter->silent_since);
 	return acr_table_execute(ACR_SQL_SWEEP_LOCK_THESE, ACR_AS_WRITE, &p);
-}
-
-/*
- * Locks the next batch of runs of before server start, in the order in which
- * they stand in the table.  That is the order in which one UPDATE of all would
- * go; by the chats, which may be random, each run would be on another page.
- *
- * A run that has another place since it was looked at is left for the next
- * visit; one that has got the place of another is not from before server start.
- */
-static uint64
-lock_next_places(const AcrSweepFilter *filter, int64 limit, AcrCursor *cursor)
-{
-	AcrParams	p = {0};
-	Datum	   *places;
-	int			n;
-
-	if (cursor->next_place >= cursor->n_places)
-		look_ahead(filter, limit, cursor);
-	n = (int) Min(limit, cursor->n_places - cursor->next_place);
-	places = palloc(Max(n, 1) * sizeof(Datum));
-	for (int i = 0; i < n; i++)
-		places[i] = PointerGetDatum(&cursor->places[cursor->next_place + i]);
-	acr_param_pointer(&p, place_array(places, n));
-	acr_param_value(&p, Int64GetDatum(n));
-	add_boot_filter(&p, filter);
-
-	cursor->next_place += n;
-	cursor->more = cursor->next_place < cursor->n_places || cursor->more_beyond;
-	if (!cursor->more)
-	{
-		pfree(cursor->places);
-		cursor->places = NULL;
-	}
-	return acr_table_execute(ACR_SQL_BOOT_SWEEP_LOCK, ACR_AS_WRITE, &p);
 }
 
 /* Locks the next batch of runs in the order of their chats. */
@@ -231,7 +180,6 @@ static ArrayType *
 lock_batch(const AcrSweepFilter *filter, int64 limit, AcrCursor *cursor,
 		   int *locked)
 {
-	Datum	   *places;
 	uint64		n;
 
 	if (filter->keep != NULL)
@@ -241,12 +189,9 @@ lock_batch(const AcrSweepFilter *filter, int64 limit, AcrCursor *cursor,
 
 		n = *locked > 0 ? lock_these(filter, ids) : 0;
 	}
-	else if (filter->at_boot)
-		n = lock_next_places(filter, limit, cursor);
 	else
 		n = lock_next_chats(filter, limit, cursor);
-	places = collect(filter, n, COLUMN_PLACE, locked);
-	return place_array(places, *locked);
+	return acr_sweep_places(filter, n, locked);
 }
 
 /*
@@ -269,7 +214,23 @@ leave_out_deferred(ArrayType *places)
 
 		kept[i] = acr_column(i, 1, &isnull);
 	}
-	return place_array(kept, (int) n);
+	return acr_place_array(kept, (int) n);
+}
+
+/* Aborts the runs at these places, which we have locked. */
+int64
+acr_sweep_abort_locked(ArrayType *places, const char *error)
+{
+	AcrParams	p = {0};
+
+	if (IsolationUsesXactSnapshot())
+		places = leave_out_deferred(places);
+	acr_param_pointer(&p, places);
+	acr_param_value(&p, CStringGetTextDatum(error));
+	acr_param_time(&p, GetCurrentTimestamp());
+	return acr_table_execute(acr_table_deferred_is_blank() ?
+							 ACR_SQL_SWEEP_ABORT : ACR_SQL_SWEEP_ABORT_UNDECIDED,
+							 ACR_AS_WRITE, &p);
 }
 
 /*
@@ -281,24 +242,18 @@ int64
 acr_table_sweep_batch(const AcrSweepFilter *filter, const char *error,
 					  int64 limit, AcrCursor *cursor)
 {
-	ArrayType  *places;
-	int			locked;
 	int64		aborted = 0;
 
 	acr_table_open();
-	places = lock_batch(filter, limit, cursor, &locked);
-	if (locked > 0)
+	if (filter->at_boot && filter->keep == NULL)
+		aborted = acr_boot_batch_abort(filter, error, limit, cursor);
+	else
 	{
-		AcrParams	p = {0};
+		int			locked;
+		ArrayType  *places = lock_batch(filter, limit, cursor, &locked);
 
-		if (IsolationUsesXactSnapshot())
-			places = leave_out_deferred(places);
-		acr_param_pointer(&p, places);
-		acr_param_value(&p, CStringGetTextDatum(error));
-		acr_param_time(&p, GetCurrentTimestamp());
-		aborted = acr_table_execute(acr_table_deferred_is_blank() ?
-									ACR_SQL_SWEEP_ABORT : ACR_SQL_SWEEP_ABORT_UNDECIDED,
-									ACR_AS_WRITE, &p);
+		if (locked > 0)
+			aborted = acr_sweep_abort_locked(places, error);
 	}
 	acr_table_close();
 	return aborted;
