@@ -12,7 +12,8 @@ typedef enum AcrBeginOutcome
 	ACR_RESUMED,				/* the given run id was there */
 	ACR_BUSY,					/* this workspace's run is active */
 	ACR_BUSY_ELSEWHERE,			/* another workspace's run is active */
-	ACR_BUSY_CLAIMED			/* another session supersedes the chat's run */
+	ACR_BUSY_CLAIMED,			/* another session supersedes the chat's run */
+	ACR_BUSY_UNNAMED			/* it supersedes what is no run of the chat */
 } AcrBeginOutcome;
 
 extern text *acr_begin_runner(text *runner);

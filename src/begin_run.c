@@ -75,6 +75,8 @@ detail_busy(AcrBeginOutcome outcome, const AcrActiveRun *active)
 		case ACR_BUSY_CLAIMED:
 			return errdetail("Run %s is being superseded.",
 							 acr_uuid_string(&active->id));
+		case ACR_BUSY_UNNAMED:
+			return errdetail("Another session is about to begin one.");
 		default:
 			return errdetail("The active run belongs to another workspace.");
 	}
@@ -94,21 +96,33 @@ raise_busy(const AcrNewRun *run, AcrBeginOutcome outcome,
 			 err_generic_string(PG_DIAG_CONSTRAINT_NAME, ACR_ACTIVE_INDEX)));
 }
 
-/* Is the run to be superseded of the same workspace? */
-static bool
-is_ours(const AcrNewRun *run, const AcrRunKey *target)
+/*
+ * Another session is about to supersede the target.  If that is a run of this
+ * chat and workspace, and not just what somebody took for one, *active names it.
+ */
+static AcrBeginOutcome
+outcome_of_claim(const AcrNewRun *run, const AcrRunKey *target,
+				 AcrActiveRun *active)
 {
-	return memcmp(&target->workspace_id, &run->key.workspace_id, UUID_LEN) == 0;
+	AcrRun		found;
+
+	if (memcmp(&target->workspace_id, &run->key.workspace_id, UUID_LEN) != 0)
+		return ACR_BUSY_ELSEWHERE;
+	if (!acr_table_find(target, &found) ||
+		memcmp(&found.chat_id, &run->chat_id, UUID_LEN) != 0)
+		return ACR_BUSY_UNNAMED;
+	active->id = target->id;
+	return ACR_BUSY_CLAIMED;
 }
 
 /* The row is to be undone: somebody else supersedes the chat's run. */
 static void
 raise_claimed(const AcrNewRun *run, const AcrRunKey *target)
 {
-	AcrActiveRun active = {.id = target->id};
+	AcrActiveRun active;
+	AcrBeginOutcome outcome = outcome_of_claim(run, target, &active);
 
-	raise_busy(run, is_ours(run, target) ? ACR_BUSY_CLAIMED : ACR_BUSY_ELSEWHERE,
-			   &active);
+	raise_busy(run, outcome, &active);
 }
 
 /*
@@ -194,10 +208,7 @@ busy_with_claim(const AcrNewRun *run, const AcrRunKey *target,
 	acr_count_now(ACR_REJECTED);
 	if (acr_table_find_active(&run->chat_id, &run->key.workspace_id, active))
 		return ACR_BUSY;
-	if (!is_ours(run, target))
-		return ACR_BUSY_ELSEWHERE;
-	active->id = target->id;
-	return ACR_BUSY_CLAIMED;
+	return outcome_of_claim(run, target, active);
 }
 
 /* The run is ours; shared memory will know when it is committed. */
@@ -347,7 +358,7 @@ acr_begin_run(PG_FUNCTION_ARGS)
  *
  * The same, with the outcome as data: began (the new run), resumed (the given
  * run_id was there), busy (the run that is active, or null if it belongs to
- * another workspace).
+ * another workspace, or another session is about to begin it).
  *
  * Errors: as begin_run, but for RN409.
  */
