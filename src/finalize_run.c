@@ -143,6 +143,29 @@ recorded_body(void *arg)
 	fin->deferred = acr_table_find_deferred(&fin->key);
 }
 
+static void
+forget_body(void *arg)
+{
+	Finalization *fin = arg;
+
+	(void) acr_table_forget_deferred(&fin->key);
+}
+
+/*
+ * Why nothing is to be deferred: the outcome, or NULL if the run is active, or
+ * cannot be looked at.
+ */
+static const char *
+outcome_of_look(Finalization *fin, bool *run_known)
+{
+	*run_known = acr_attempt(look_body, fin) == NULL;
+	if (!*run_known)
+		return NULL;
+	if (!fin->found)
+		return "not_found";
+	return fin->run.is_terminal ? "already_finalized" : NULL;
+}
+
 /*
  * Reports that the run stays active: exactly one line, to be grepped for,
  * beside the lines of the attempts.
@@ -168,11 +191,19 @@ report_given_up(const Finalization *fin, bool run_known)
 				 errdetail("%s", fin->failure->message)));
 }
 
-/* The last step: what was decided is recorded, or the failure goes up. */
+/*
+ * The last step: what was decided is recorded, or the failure goes up.
+ *
+ * The run may end between the look and the record, and the record of that end
+ * be gone, so that ours is not in its way.  Hence another look, when ours is
+ * there.  Who ends the run after that, and before the caller commits, decides at
+ * the same time as we do.
+ */
 static const char *
 give_up(Finalization *fin)
 {
 	bool		run_known;
+	const char *outcome;
 	ErrorData  *failure;
 	int			round = 0;
 
@@ -184,16 +215,21 @@ give_up(Finalization *fin)
 	do
 	{
 		CHECK_FOR_INTERRUPTS();
-		run_known = acr_attempt(look_body, fin) == NULL;
-		if (run_known && !fin->found)
-			return "not_found";
-		if (run_known && fin->run.is_terminal)
-			return "already_finalized";
+		outcome = outcome_of_look(fin, &run_known);
+		if (outcome != NULL)
+			return outcome;
 
 		failure = acr_attempt(defer_body, fin);
 		if (acr_attempt(recorded_body, fin) != NULL)
 			fin->deferred = NULL;
 	} while (failure == NULL && fin->deferred == NULL && ++round < MAX_ROUNDS);
+
+	outcome = outcome_of_look(fin, &run_known);
+	if (outcome != NULL)
+	{
+		(void) acr_attempt(forget_body, fin);
+		return outcome;
+	}
 
 	if (failure != NULL && fin->deferred == NULL)
 		fin->failure = failure;
