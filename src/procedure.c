@@ -58,7 +58,11 @@ acr_procedure_begin(AcrProcedure *proc, FunctionCallInfo fcinfo,
 				 errmsg("%s cannot run inside a transaction block", name)));
 	PreventCommandDuringRecovery(name);
 
-	proc->fcinfo = fcinfo;
+	/* Looked up now, for while it sleeps the extension may be dropped, and made anew. */
+	if (get_call_result_type(fcinfo, NULL, &proc->result) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	proc->result = BlessTupleDesc(proc->result);
+
 	proc->context = CurrentMemoryContext;
 	proc->step_context = AllocSetContextCreate(proc->context, "ai_chat_run step",
 											   ALLOCSET_DEFAULT_SIZES);
@@ -114,9 +118,5 @@ acr_procedure_end(AcrProcedure *proc)
 Datum
 acr_procedure_result(AcrProcedure *proc, Datum *values, bool *nulls)
 {
-	TupleDesc	tupdesc;
-
-	if (get_call_result_type(proc->fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc), values, nulls));
+	return HeapTupleGetDatum(heap_form_tuple(proc->result, values, nulls));
 }

@@ -4,11 +4,12 @@
 #ifndef ACR_PROCEDURE_H
 #define ACR_PROCEDURE_H
 
+#include "access/tupdesc.h"
 #include "fmgr.h"
 
 typedef struct AcrProcedure
 {
-	FunctionCallInfo fcinfo;
+	TupleDesc	result;			/* of the INOUT arguments */
 	MemoryContext context;		/* the caller's, for what is returned */
 	MemoryContext step_context; /* for one step, and until the next begins */
 	Oid			owner;
