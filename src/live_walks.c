@@ -87,6 +87,7 @@ typedef struct DoubtfulList
 	AcrLiveTicket *tickets;
 	int			n;
 	int			max;
+	Oid			relid;
 	uint32		epoch;
 	TimestampTz since;
 	TimestampTz before;
@@ -98,7 +99,8 @@ collect_doubtful(AcrLiveEntry *entry, void *arg)
 	DoubtfulList *list = arg;
 
 	if (entry->key.dboid == MyDatabaseId && entry->looked_at < list->before &&
-		(entry->epoch != list->epoch || entry->looked_at < list->since))
+		(entry->key.relid != list->relid || entry->epoch != list->epoch ||
+		 entry->looked_at < list->since))
 	{
 		AcrLiveTicket *ticket = &list->tickets[list->n++];
 
@@ -113,8 +115,10 @@ collect_doubtful(AcrLiveEntry *entry, void *arg)
 /*
  * Entries of this database that nobody has compared with their rows for long,
  * with tickets to say how they compare.  Those that nobody has confirmed are
- * among them: the session that was to do it may have failed.  Leaves out what
- * was compared since "before", so that one round comes to an end.
+ * among them: the session that was to do it may have failed; and all of a table
+ * that was dropped, where the extension was made anew before a worker missed it.
+ * Leaves out what was compared since "before", so that one round comes to an
+ * end.
  */
 int
 acr_live_list_doubtful(TimestampTz before, int limit, AcrLiveTicket **tickets)
@@ -122,6 +126,7 @@ acr_live_list_doubtful(TimestampTz before, int limit, AcrLiveTicket **tickets)
 	DoubtfulList list = {
 		.tickets = palloc(limit * sizeof(AcrLiveTicket)),
 		.max = limit,
+		.relid = acr_table_oid(),
 		.epoch = acr_live_epoch(),
 		.since = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), -DOUBTFUL_MS),
 		.before = before,
