@@ -154,6 +154,21 @@ make_all_due(AcrDatabase *db)
 }
 
 /*
+ * Is a visit planned?  So is one to a database that has got the extension since
+ * the last one, once somebody has begun a run there.  Caller holds the lock.
+ */
+static bool
+any_task_due(const AcrDatabase *db)
+{
+	for (int i = 0; i < ACR_N_TASKS; i++)
+	{
+		if (db->tasks[i].due != DT_NOEND)
+			return true;
+	}
+	return false;
+}
+
+/*
  * The settings or the clock have changed: when what is due is to be found out
  * anew, wherever the extension is; where a visit is going on, once it has ended.
  */
@@ -169,7 +184,7 @@ acr_visits_reconsider(void)
 	{
 		if (db->visit != ACR_VISIT_NONE)
 			db->reconsider = true;
-		else if (db->has_extension)
+		else if (db->has_extension || any_task_due(db))
 			make_all_due(db);
 	}
 	LWLockRelease(acr_shared_lock(ACR_LOCK_REGISTRY));
