@@ -34,32 +34,28 @@ $primary->wait_for_catchup($standby);
 # ---- a standby ----
 
 my $chat = chat(1);
-for my $call (
-	"begin_run('@{[chat(9)]}', '$WS')",
-	"try_begin_run('@{[chat(9)]}', '$WS')",
-	"record_step('$run', '$WS', 1)",
-	"heartbeat('$run', '$WS')",
-	"link_assistant_message('$run', '$WS', '$run')",
-	"finalize_run('$run', '$WS', 'completed')",
-	"request_stop('$run', '$WS')",
-	"request_stop_for_chat('$chat', '$WS')",
-	"attach_runner('web-1')",
-	'settle_deferred()',
-	'sweep_runs()',
-	"purge_runs('1 day')")
+my @writing = (
+	"SELECT ai_chat_run.begin_run('@{[chat(9)]}', '$WS')",
+	"SELECT ai_chat_run.try_begin_run('@{[chat(9)]}', '$WS')",
+	"SELECT ai_chat_run.record_step('$run', '$WS', 1)",
+	"SELECT ai_chat_run.heartbeat('$run', '$WS')",
+	"SELECT ai_chat_run.link_assistant_message('$run', '$WS', '$run')",
+	"SELECT ai_chat_run.finalize_run('$run', '$WS', 'completed')",
+	"SELECT ai_chat_run.request_stop('$run', '$WS')",
+	"SELECT ai_chat_run.request_stop_for_chat('$chat', '$WS')",
+	"SELECT ai_chat_run.attach_runner('web-1')",
+	'SELECT ai_chat_run.settle_deferred()',
+	'SELECT ai_chat_run.sweep_runs()',
+	"SELECT ai_chat_run.purge_runs('1 day')",
+	'SELECT ai_chat_run.grant_app_access(current_user::regrole)',
+	"CALL ai_chat_run.await_run('$run', '$WS')",
+	"CALL ai_chat_run.await_stop('$run', '$WS')",
+	"CALL ai_chat_run.await_stops('web-1')",
+	"CALL ai_chat_run.supersede_run('$chat', '$run', '$WS')");
+for my $call (@writing)
 {
 	my ($out, $err);
-	$standby->psql('postgres', "\\set VERBOSITY sqlstate\nSELECT ai_chat_run.$call;", stdout => \$out, stderr => \$err);
-	like($err, qr/ERROR:  25006$/, "$call refuses");
-}
-for my $call (
-	"await_run('$run', '$WS')",
-	"await_stop('$run', '$WS')",
-	"await_stops('web-1')",
-	"supersede_run('$chat', '$run', '$WS')")
-{
-	my $err;
-	$standby->psql('postgres', "\\set VERBOSITY sqlstate\nCALL ai_chat_run.$call;", stderr => \$err);
+	$standby->psql('postgres', "\\set VERBOSITY sqlstate\n$call;", stdout => \$out, stderr => \$err);
 	like($err, qr/ERROR:  25006$/, "$call refuses");
 }
 is($standby->safe_psql('postgres', <<~SQL), "running\nrunning\nsucceeded", 'the get functions work');
@@ -71,6 +67,23 @@ is($standby->safe_psql('postgres', "SELECT ai_chat_run.is_locally_active('$run')
 is($standby->safe_psql('postgres', <<~SQL), "boot_sweep worker\n3", 'so do health() and the views');
 	SELECT string_agg(check_name, ' ' ORDER BY check_name COLLATE "C") FROM ai_chat_run.health() WHERE NOT ok;
 	SELECT count(*) FROM ai_chat_run.active_runs;
+	SQL
+is($standby->safe_psql('postgres', <<~SQL), "0\n0\n\nsucceeded|7", 'and what looks into shared memory, or at nothing');
+	SELECT count(*) FROM ai_chat_run.stats WHERE begun > 0;
+	SELECT count(*) FROM ai_chat_run.workers WHERE boot_sweep_done_at IS NOT NULL;
+	SELECT ai_chat_run.stats_reset();
+	SELECT ai_chat_run.map_turn_status('completed'), substr(ai_chat_run.new_run_id()::text, 15, 1);
+	SQL
+
+# Whatever may be called and is not of one of these kinds has to be thought of here.
+my ($refusing, $working) = (join(', ', map { /ai_chat_run\.(\w+)/ ? "'$1'" : () } @writing),
+	join(', ', map { "'$_'" } qw(get_run get_active_for_chat get_latest_for_chat is_locally_active health stats_reset
+		  map_turn_status new_run_id is_run_status is_terminal_status live_state server_state database_counters
+		  database_visits)));
+is($standby->safe_psql('postgres', <<~SQL), '', 'no function is left out');
+	SELECT proname FROM pg_proc
+	WHERE pronamespace = 'ai_chat_run'::regnamespace AND prorettype <> 'trigger'::regtype
+		AND proname NOT IN ($refusing, $working)
 	SQL
 is($standby->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'ai_chat_run%'"),
 	0, 'no process of ours is on a standby');
