@@ -26,10 +26,8 @@ my $node = new_server('many', <<~CONF);
 $node->safe_psql('postgres', "CREATE DATABASE $_") for 'ours', 'bare';
 $node->safe_psql('ours', 'CREATE EXTENSION ai_chat_run');
 begin_run($node, 'ours', $_) for 1, 2;
-for my $i (1 .. $n)
-{
-	$node->safe_psql('postgres', "CREATE DATABASE ${_}_$i TEMPLATE $_ STRATEGY file_copy") for 'ours', 'bare';
-}
+$node->safe_psql('postgres', join "\n",
+	map { my $i = $_; map { "CREATE DATABASE ${_}_$i TEMPLATE $_ STRATEGY file_copy;" } 'ours', 'bare' } 1 .. $n);
 my %oid = map { split /\|/ } split /\n/,
   $node->safe_psql('postgres', "SELECT datname, oid FROM pg_database WHERE datallowconn");
 
