@@ -119,12 +119,33 @@ acr_news_at_commit(uint32 news)
 		my_pending()->news |= news;
 }
 
+/*
+ * Nobody is to be told of these runs any more.  A transaction may be long, and
+ * roll back to a savepoint again and again, so we do not leave them to its end.
+ */
+static void
+free_runs(Pending *record)
+{
+	RunNews    *news = record->first_run;
+
+	while (news != NULL)
+	{
+		RunNews    *next = news->next;
+
+		if (news->run != NULL)
+			pfree(news->run);
+		pfree(news);
+		news = next;
+	}
+	record->first_run = record->last_run = NULL;
+	record->n_runs = 0;
+}
+
 static void
 set_all_changed(Pending *record)
 {
 	record->all_changed = true;
-	record->first_run = record->last_run = NULL;
-	record->n_runs = 0;
+	free_runs(record);
 }
 
 static void
@@ -428,9 +449,22 @@ hand_out(int level)
 		outer->counts[i] += inner->counts[i];
 	if (inner->all_changed)
 		set_all_changed(outer);
-	if (inner->first_run != NULL && !outer->all_changed)
+	if (outer->all_changed)
+		free_runs(inner);
+	else if (inner->first_run != NULL)
 		append_runs(outer, inner->first_run, inner->last_run, inner->n_runs);
 	pfree(inner);
+}
+
+/* The record of a level that was rolled back goes with it. */
+static void
+throw_away(void)
+{
+	Pending    *record = pending;
+
+	pending = record->outer;
+	free_runs(record);
+	pfree(record);
 }
 
 static void
@@ -445,7 +479,7 @@ at_subxact_event(SubXactEvent event, SubTransactionId mySubid,
 	if (event == SUBXACT_EVENT_COMMIT_SUB)
 		hand_out(level);
 	else if (event == SUBXACT_EVENT_ABORT_SUB)
-		pending = pending->outer;
+		throw_away();
 }
 
 /* Called when the library is loaded. */
