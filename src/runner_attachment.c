@@ -61,8 +61,11 @@ undo_down_to(int level)
 	LWLockAcquire(acr_runners_lock(), LW_EXCLUSIVE);
 	while (attachments != NULL && attachments->level >= level)
 	{
-		departed |= undo(attachments);
-		attachments = attachments->outer;
+		Attachment *undone = attachments;
+
+		departed |= undo(undone);
+		attachments = undone->outer;
+		pfree(undone);
 	}
 	LWLockRelease(acr_runners_lock());
 
@@ -185,6 +188,8 @@ acr_runners_attach(const char *runner)
 		ConditionVariableSleep(acr_runners_reaped(), wait_event);
 	ConditionVariableCancelSleep();
 
+	if (full || in_use_by != 0)
+		pfree(attachment);
 	if (full)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
