@@ -78,10 +78,9 @@ sub by_block
 			answer text;
 		BEGIN
 			@{[ $way->{first} // '' ]}
-			RAISE NOTICE '%', memory();
 			FOR i IN 1 .. $all LOOP
 				$way->{loop}
-				IF i IN ($few, $all) THEN
+				IF i IN (3, $few, $all) THEN
 					RAISE NOTICE '%', memory();
 				END IF;
 			END LOOP;
@@ -412,6 +411,7 @@ append_to_file($script, <<~SQL);
 	SELECT ai_chat_run.heartbeat(:run, '$WS');
 	SELECT ai_chat_run.finalize_run(:run, '$WS', 'completed');
 	\\if :i = 3 or :i = $few or :i = $many
+	SELECT pg_stat_force_next_flush();
 	INSERT INTO looks (look) SELECT memory();
 	\\endif
 	SQL
