@@ -33,17 +33,9 @@ finish()
 trap finish EXIT
 trap 'exit 1' INT TERM
 
-# Before private_install, whose pg_config would have us look for libpq in STAGE.
 mkdir "$STAGE/bench"
-headers=$("$pg_config" --includedir)
-libraries=$("$pg_config" --libdir)
-build()
-{
-	"${CC:-cc}" -std=gnu11 -O2 -Wall -Wextra -I"$headers" -o "$STAGE/bench/$1" "${@:2}" -L"$libraries" \
-		-Wl,-rpath,"$libraries" -lpq -pthread
-}
-build load test/bench/{load,script,common}.c
-build wakeups test/bench/{wakeups,common}.c
+build_program "$pg_config" "$STAGE/bench/load" test/bench/{load,script,common}.c
+build_program "$pg_config" "$STAGE/bench/wakeups" test/bench/{wakeups,common}.c
 cp test/bench/*.pl test/bench/*.pm test/bench/*.sql test/bench/*.pgbench "$STAGE/bench/"
 private_install "$pg_config"
 

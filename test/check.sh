@@ -91,6 +91,17 @@ then
 	fi
 fi
 
+# What breaks a server, and its clients.
+if wanted tap
+then
+	mkdir "$STAGE/chaos"
+	if ! build_program "$pg_config" "$STAGE/chaos/client" test/chaos/{client,session}.c ||
+		! build_program "$pg_config" "$STAGE/chaos/full_disk.so" -shared -fPIC test/chaos/full_disk.c -ldl
+	then
+		fatal "the programs of the chaos test could not be built"
+	fi
+fi
+
 private_install "$pg_config" || fatal "the private installation failed"
 
 # The user who runs the servers may not be able to read the checkout.

@@ -53,6 +53,16 @@ make_stage()
 	chmod 755 "$STAGE"
 }
 
+# build_program PG_CONFIG OUTPUT ARGUMENT...: a C program, with that server's libpq. To be called before private_install,
+# whose pg_config would have it look for libpq in STAGE.
+build_program()
+{
+	local libraries
+	libraries=$("$1" --libdir)
+	"${CC:-cc}" -std=gnu11 -O2 -Wall -Wextra -I"$("$1" --includedir)" -o "${@:2}" -L"$libraries" \
+		-Wl,-rpath,"$libraries" -lpq -pthread
+}
+
 # Copy the server of pg_config $1 into STAGE and install the extension there, never into the system. PostgreSQL
 # finds its share and lib directories relative to its own executable, so programs are copied (it would look
 # through a link) and the rest is linked, file by file, for new files to land in STAGE.

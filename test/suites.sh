@@ -92,7 +92,7 @@ tap_suite()
 	mkdir -p "$STAGE/tap/tmp_check/log" "$STAGE/ports"
 	TESTDIR=$STAGE/tap TESTDATADIR=$STAGE/tap/tmp_check TESTLOGDIR=$STAGE/tap/tmp_check/log \
 		PERL5LIB=$pgxs/src/test/perl PG_REGRESS=$pgxs/src/test/regress/pg_regress \
-		PG_TEST_PORT_DIR=$STAGE/ports PGPORT=65432 \
+		PG_TEST_PORT_DIR=$STAGE/ports PGPORT=65432 CHAOS_PROGRAMS=$STAGE/chaos \
 		perl test/tap.pl tap "$STAGE/tap/failed" "${tests[@]}" && return
 	[ -f "$STAGE/tap/failed" ] || { count tap 0 1 0; return; }
 	while read -r file
