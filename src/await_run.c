@@ -228,7 +228,7 @@ look_at_stops(AcrProcedure *proc, const char *runner, bool memory_first,
 	acr_procedure_enter(proc);
 	list->ids = NULL;
 	n = acr_live_list_stops(runner, &ids, &all_current);
-	if (!all_current)
+	if (!all_current || acr_table_has_policies())
 		n = acr_table_which_active(ids, n, &ids);
 	add_stops(list, ids, n);
 	if (list->n == 0 || !memory_first)

@@ -281,7 +281,7 @@ acr_begin(const AcrNewRun *run, bool id_given, bool quietly,
 			 errmsg("could not begin a run for chat %s",
 					acr_uuid_string(&run->chat_id)),
 			 errdetail("The row was not inserted, yet no active run is there."),
-			 errhint("Look for a trigger on table %s.%s that suppresses the insert.",
+			 errhint("Look for a trigger on table %s.%s that suppresses the insert, or a policy that hides the active run.",
 					 ACR_SCHEMA, ACR_RUNS_TABLE)));
 	return ACR_BUSY;			/* keep compiler quiet */
 }

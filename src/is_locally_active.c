@@ -36,7 +36,8 @@ acr_is_locally_active(PG_FUNCTION_ARGS)
 		PG_RETURN_BOOL(false);	/* nobody can have called a standby */
 
 	acr_live_look(run_id, &look);
-	if (look.current && look.heard_at != 0 && !acr_news_of_runs_pending())
+	if (look.current && look.heard_at != 0 && !acr_news_of_runs_pending() &&
+		!acr_table_has_policies())
 		PG_RETURN_BOOL(true);
 
 	acr_shared_note_start();

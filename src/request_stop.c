@@ -179,7 +179,8 @@ acr_request_stop_of(const AcrRunKey *key)
 {
 	StopRequest request = {.key = *key};
 
-	request_stop(stop_run_body, &request, true);
+	request_stop(stop_run_body, &request,
+				 acr_shared_exists() && acr_track_is_visible(key));
 	return request.active;
 }
 

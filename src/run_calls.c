@@ -169,7 +169,7 @@ get_key(FunctionCallInfo fcinfo, AcrRunKey *key)
 static void
 note_call(RunCall *call)
 {
-	if (acr_shared_exists())
+	if (acr_shared_exists() && acr_track_is_visible(&call->key))
 		call->known = acr_live_hear(&call->key, &call->stop_requested) &&
 			!acr_news_of_runs_pending();
 }

@@ -82,7 +82,7 @@ acr_table_raise_no_effect(const pg_uuid_t *run_id)
 	ereport(ERROR,
 			(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
 			 errmsg("the update of run %s had no effect", acr_uuid_string(run_id)),
-			 errhint("Look for a trigger on table %s.%s that suppresses the update.",
+			 errhint("Look for a trigger on table %s.%s that suppresses the update, or a policy that forbids it.",
 					 ACR_SCHEMA, ACR_RUNS_TABLE)));
 }
 

@@ -28,6 +28,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/rls.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
@@ -268,6 +269,19 @@ Oid
 acr_table_oid(void)
 {
 	return table_oid(&runs_oid, ACR_RUNS_TABLE);
+}
+
+/*
+ * Do policies decide which runs whoever is current may see?  They are asked
+ * where a row is read, so what shared memory knows is not for everybody then.
+ */
+bool
+acr_table_has_policies(void)
+{
+	Oid			relid = acr_table_oid();
+
+	return OidIsValid(relid) &&
+		check_enable_rls(relid, InvalidOid, true) == RLS_ENABLED;
 }
 
 /*

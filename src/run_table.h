@@ -54,6 +54,7 @@ extern bool acr_uuid_increment(pg_uuid_t *uuid);
 
 extern bool acr_table_exists(Oid *owner);
 extern Oid	acr_table_oid(void);
+extern bool acr_table_has_policies(void);
 extern bool acr_table_deferred_is_blank(void);
 extern void acr_table_grant(const char *command);
 

@@ -7,10 +7,17 @@
 #include "postgres.h"
 
 #include "arguments.h"
+#include "attempt.h"
 #include "commit_news.h"
 #include "run_batch.h"
 #include "shared_state.h"
 #include "tracking.h"
+
+typedef struct VisibilityLook
+{
+	const AcrRunKey *key;
+	bool		found;
+} VisibilityLook;
 
 void
 acr_track_fill(AcrLiveRun *live, const pg_uuid_t *workspace_id,
@@ -76,6 +83,30 @@ acr_track(const AcrRunKey *key, bool heard, AcrRun *run, bool *tracked)
 	if (!*tracked)
 		acr_count_now(ACR_UNTRACKED);
 	return true;
+}
+
+static void
+look_body(void *arg)
+{
+	VisibilityLook *look = arg;
+	AcrRun		run;
+
+	look->found = acr_table_find(look->key, &run);
+}
+
+/*
+ * May the caller go by what shared memory knows of the run?  Where policies
+ * decide what he sees, only if a look finds the run: one that they hide from
+ * him is not there.  One that fails finds nothing; the row will tell him why.
+ */
+bool
+acr_track_is_visible(const AcrRunKey *key)
+{
+	VisibilityLook look = {.key = key};
+
+	if (!acr_table_has_policies())
+		return true;
+	return acr_attempt(look_body, &look) == NULL && look.found;
 }
 
 static int
