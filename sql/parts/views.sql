@@ -128,6 +128,7 @@ CREATE FUNCTION ai_chat_run.health(
 RETURNS SETOF record
 LANGUAGE sql STABLE SECURITY DEFINER PARALLEL RESTRICTED ROWS 6
 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off		-- it compares the text of an index
 AS $$
 	WITH server AS (
 		SELECT s.*,
