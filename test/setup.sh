@@ -77,7 +77,16 @@ choose_version()
 	exit 1
 }
 
-offered() { [ -n "$(apt-cache show --no-all-versions "postgresql-server-dev-$1" 2>/dev/null)" ]; }
+offered() { in_apt "postgresql-server-dev-$1"; }
+in_apt() { [ -n "$(apt-cache show --no-all-versions "$1" 2>/dev/null)" ]; }
+
+# The version of a server of Debian's; nothing for one that is not.
+debian_version()
+{
+	case $pg_config in
+		/usr/lib/postgresql/*) local rest=${pg_config#/usr/lib/postgresql/}; echo "${rest%%/*}" ;;
+	esac
+}
 
 # Sets packages to what is missing beside the server, or beside the one of the version given.
 find_missing()
@@ -87,9 +96,7 @@ find_missing()
 	if [ -n "$pg_config" ]
 	then
 		cc=$("$pg_config" --cc)
-		case $pg_config in
-			/usr/lib/postgresql/*) version=${pg_config#/usr/lib/postgresql/} version=${version%%/*} ;;
-		esac
+		version=$(debian_version)
 	elif [ -n "$version" ]
 	then
 		packages="postgresql-$version postgresql-server-dev-$version"
@@ -116,26 +123,60 @@ find_missing()
 		packages+=" postgresql-$version-pgtap"
 }
 
-# The package of a server makes and starts a cluster "main" unless its configuration says no: say no, in a file
-# of our own and for as long as the installation takes. What is there already is neither upgraded nor restarted,
-# so that a running server of the user's is left alone.
+# Sets packages to the neighbours that are missing and that apt offers: a pooler, and modules that use the same hooks of
+# the server. Tests beside what is not there are skipped.
+find_neighbours()
+{
+	local version name
+	packages=
+	[ "$scope" = test ] || return
+	has pgbouncer || [ -x /usr/sbin/pgbouncer ] || ! in_apt pgbouncer || packages+=" pgbouncer"
+	version=$(debian_version)
+	[ -n "$version" ] || return
+	for name in cron:pg_cron hypopg:hypopg pg-qualstats:pg_qualstats pg-stat-kcache:pg_stat_kcache \
+		pg-wait-sampling:pg_wait_sampling pgaudit:pgaudit plpgsql-check:plpgsql_check
+	do
+		[ -f "/usr/share/postgresql/$version/extension/${name#*:}.control" ] ||
+			! in_apt "postgresql-$version-${name%:*}" || packages+=" postgresql-$version-${name%:*}"
+	done
+}
+
+# The package of a server makes and starts a cluster "main" unless its configuration says no, and that of a pooler starts
+# its service unless there is a policy: say no, in files of our own and for as long as the installation takes. What is
+# there already is neither upgraded nor restarted, so that a running server of the user's is left alone.
 install_missing()
 {
-	local conf_dir=/etc/postgresql-common/createcluster.d
+	local conf_dir=/etc/postgresql-common/createcluster.d policy=/usr/sbin/policy-rc.d
 	local conf=$conf_dir/zz-ai-chat-run-setup.conf
 
-	say "installing ${packages# }, $why; no database cluster is made or touched"
-	trap 'as_root rm -f "$conf"' EXIT
+	say "installing ${packages# }, $why; no database cluster is made or touched, no service started"
+	ours=$conf
+	trap 'as_root rm -f $ours' EXIT
 	as_root mkdir -p "$conf_dir"
 	echo 'create_main_cluster = false' | as_root tee "$conf" >/dev/null || exit 1
+	if [ ! -e "$policy" ]
+	then
+		ours+=" $policy"
+		printf '%s\n' '#!/bin/sh' 'case "$*" in *pgbouncer*) exit 101 ;; esac' | as_root tee "$policy" >/dev/null || exit 1
+		as_root chmod 755 "$policy"
+	fi
 	# shellcheck disable=SC2086 # a list of words
 	if ! apt_get install --no-install-recommends --no-upgrade $packages
 	then
 		say "apt-get could not install ${packages# }"
 		exit 1
 	fi
-	as_root rm -f "$conf"
+	case "$packages " in *" pgbouncer "*) leave_service_off pgbouncer ;; esac
+	# shellcheck disable=SC2086 # a list of words
+	as_root rm -f $ours
 	trap - EXIT
+}
+
+# It shall not start with the next boot either; and a policy that was there already may have allowed it to.
+leave_service_off()
+{
+	as_root update-rc.d "$1" disable >&2
+	as_root service "$1" stop >&2
 }
 
 as_root()
@@ -182,5 +223,13 @@ then
 		say "still missing:${packages:- a usable server}"
 		exit 1
 	fi
+fi
+
+# The neighbours are welcome, not needed.
+find_neighbours
+if [ -n "$packages" ] && { [ "$(id -u)" -eq 0 ] || has sudo; }
+then
+	why='to test the extension beside them'
+	(install_missing) || say "going on without"
 fi
 echo "$pg_config"
