@@ -89,7 +89,7 @@ acr_procedure_enter(AcrProcedure *proc)
 /*
  * Ends a step: gives up the rights and the snapshot.  The rights come first, as
  * the server wants it; a deferred trigger runs with those of the caller, as it
- * does after a SECURITY DEFINER function.
+ * does after a SECURITY DEFINER function, and since 18 with the owner's.
  */
 void
 acr_procedure_commit(AcrProcedure *proc)
