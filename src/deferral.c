@@ -205,14 +205,15 @@ tally_one(AcrSettleTally *tally, const AcrRunKey *key)
 /*
  * Applies the next few from *from on (all zeroes: from the first) and moves
  * *from past them, until "limit" are settled in all.  Never waits behind a
- * client's row lock.  Returns how many there were; 0 means no more.
+ * client's row lock.  Returns whether to go on.
  */
-static int
+static bool
 settle_some(AcrRunKey *from, const pg_uuid_t *run_id, TimestampTz due_by,
 			bool postpone, int64 limit, AcrSettleTally *tally)
 {
 	AcrRunKey  *keys;
-	int			n = acr_table_list_deferred(from, run_id, due_by, &keys);
+	bool		more;
+	int			n = acr_table_list_deferred(from, run_id, due_by, &keys, &more);
 
 	for (int i = 0; i < n && tally->settled < limit; i++)
 	{
@@ -224,7 +225,7 @@ settle_some(AcrRunKey *from, const pg_uuid_t *run_id, TimestampTz due_by,
 			acr_table_postpone_deferred(&keys[i]);
 	}
 	pfree(keys);
-	return n;
+	return more;
 }
 
 /*
@@ -232,7 +233,7 @@ settle_some(AcrRunKey *from, const pg_uuid_t *run_id, TimestampTz due_by,
  * fails is put off, so that it neither holds up the others nor is tried all
  * the time.
  */
-int
+bool
 acr_deferral_settle_due(AcrRunKey *from, AcrSettleTally *tally)
 {
 	return settle_some(from, NULL, GetCurrentTimestamp(), true, PG_INT64_MAX,
@@ -250,7 +251,7 @@ acr_deferral_settle_all(const pg_uuid_t *run_id, int64 limit,
 	AcrRunKey	from = {0};
 
 	while (tally->settled < limit &&
-		   settle_some(&from, run_id, DT_NOEND, false, limit, tally) > 0)
+		   settle_some(&from, run_id, DT_NOEND, false, limit, tally))
 		;
 }
 

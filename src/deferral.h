@@ -32,7 +32,7 @@ extern bool acr_deferral_make_way(const AcrRunKey *key, bool wait,
 extern void acr_deferral_settle_here(const AcrRunKey *key);
 extern AcrSettleOutcome acr_deferral_settle(const AcrRunKey *key, bool wait,
 											ErrorData **failure);
-extern int	acr_deferral_settle_due(AcrRunKey *from, AcrSettleTally *tally);
+extern bool acr_deferral_settle_due(AcrRunKey *from, AcrSettleTally *tally);
 extern void acr_deferral_report(const AcrSettleTally *tally);
 extern void acr_deferral_settle_all(const pg_uuid_t *run_id, int64 limit,
 									AcrSettleTally *tally);

@@ -50,11 +50,12 @@ acr_table_find_deferred(const AcrRunKey *key)
 /*
  * The next few deferred finalizations, from the given one on (all zeroes: from
  * the first), that are to be tried by the given time, those of one run only if
- * run_id is given.  Returns how many, and moves *from past them.
+ * run_id is given.  Returns how many, and moves *from past them; *more tells
+ * whether to go on: there is nothing past the last of all ids.
  */
 int
 acr_table_list_deferred(AcrRunKey *from, const pg_uuid_t *run_id,
-						TimestampTz due_by, AcrRunKey **keys)
+						TimestampTz due_by, AcrRunKey **keys, bool *more)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	AcrParams	p = {0};
@@ -74,10 +75,11 @@ acr_table_list_deferred(AcrRunKey *from, const pg_uuid_t *run_id,
 	}
 	acr_table_close();
 
-	if (n > 0)
+	*more = n > 0;
+	if (*more)
 	{
 		*from = (*keys)[n - 1];
-		if (!acr_uuid_increment(&from->id))
+		*more = acr_uuid_increment(&from->id) ||
 			acr_uuid_increment(&from->workspace_id);
 	}
 	return (int) n;

@@ -11,7 +11,8 @@ extern bool acr_table_defer(const AcrRunKey *key, const char *status,
 extern char *acr_table_find_deferred(const AcrRunKey *key);
 extern int	acr_table_list_deferred(AcrRunKey *from,
 									const pg_uuid_t *run_id,
-									TimestampTz due_by, AcrRunKey **keys);
+									TimestampTz due_by, AcrRunKey **keys,
+									bool *more);
 extern void acr_table_postpone_deferred(const AcrRunKey *key);
 extern bool acr_table_next_deferred(TimestampTz *next_attempt_at);
 extern bool acr_table_lock_now(const AcrRunKey *key);

@@ -32,7 +32,7 @@ settle_body(void *arg)
 {
 	AcrWork    *work = arg;
 
-	work->found = acr_deferral_settle_due(&work->from, &work->tally) > 0;
+	work->found = acr_deferral_settle_due(&work->from, &work->tally);
 }
 
 static void
