@@ -12,6 +12,7 @@
 #include "access/xact.h"
 #include "attempt.h"
 #include "compat.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "settings.h"
 #include "storage/latch.h"
@@ -118,6 +119,35 @@ acr_attempt_is_futile(const ErrorData *error)
 {
 	return IsolationUsesXactSnapshot() &&
 		error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE;
+}
+
+static void
+convert_body(void *arg)
+{
+	(void) pg_server_to_client(arg, strlen(arg));
+}
+
+/*
+ * The failure's message, for a WARNING.  Where the client's encoding has no
+ * letters for a message the server raises an error in its place, and the failure
+ * that was survived would become one that is not.  So those letters are left out.
+ *
+ * To be called before the report is begun: an error caught meanwhile ends that.
+ */
+char *
+acr_attempt_cause(const ErrorData *failure)
+{
+	char	   *cause = pstrdup(failure->message);
+
+	if (acr_attempt_unbounded(convert_body, cause) != NULL)
+	{
+		for (char *c = cause; *c != '\0'; c++)
+		{
+			if (IS_HIGHBIT_SET(*c))
+				*c = '?';
+		}
+	}
+	return cause;
 }
 
 /* Pauses; a cancel, a timeout or a shutdown ends the pause with its error. */

@@ -259,15 +259,18 @@ acr_deferral_settle_all(const pg_uuid_t *run_id, int64 limit,
 void
 acr_deferral_report(const AcrSettleTally *tally)
 {
-	if (tally->failed > 0)
-		ereport(WARNING,
-				(errcode(tally->failure->sqlerrcode),
-				 errmsg("could not apply the deferred finalization of run %s: %s",
-						acr_uuid_string(&tally->failed_key.id),
-						tally->failure->message),
-				 tally->failed > 1 ?
-				 errdetail("%lld deferred finalizations could not be applied.",
-						   (long long) tally->failed) : 0));
+	char	   *cause;
+
+	if (tally->failed == 0)
+		return;
+	cause = acr_attempt_cause(tally->failure);
+	ereport(WARNING,
+			(errcode(tally->failure->sqlerrcode),
+			 errmsg("could not apply the deferred finalization of run %s: %s",
+					acr_uuid_string(&tally->failed_key.id), cause),
+			 tally->failed > 1 ?
+			 errdetail("%lld deferred finalizations could not be applied.",
+					   (long long) tally->failed) : 0));
 }
 
 /*

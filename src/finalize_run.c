@@ -97,16 +97,19 @@ try_to_finish(Finalization *fin)
 
 	for (;;)
 	{
+		char	   *cause;
+
 		fin->attempts++;
 		fin->failure = acr_attempt(finish_body, fin);
 		if (fin->failure == NULL)
 			return true;
 
+		cause = acr_attempt_cause(fin->failure);
 		ereport(WARNING,
 				(errcode(fin->failure->sqlerrcode),
 				 errmsg("failed to finalize run %s (attempt %d/%d): %s",
 						acr_uuid_string(&fin->key.id), fin->attempts,
-						max_attempts, fin->failure->message)));
+						max_attempts, cause)));
 
 		if (fin->attempts >= max_attempts ||
 			acr_attempt_is_futile(fin->failure))
@@ -176,19 +179,20 @@ report_given_up(const Finalization *fin, bool run_known)
 	char	   *run_id = acr_uuid_string(&fin->key.id);
 	char	   *chat_id = run_known ? acr_uuid_string(&fin->run.chat_id) : pstrdup("unknown");
 	const char *status = run_known ? fin->run.status : ACR_RUN_RUNNING;
+	char	   *cause = acr_attempt_cause(fin->failure);
 
 	if (fin->deferred != NULL)
 		ereport(WARNING,
 				(errcode(ACR_ERRCODE_RUN_DEFERRED),
 				 errmsg("run %s (chat %s) left NON-TERMINAL ('%s'): terminal write failed after %d attempts; '%s' is deferred",
 						run_id, chat_id, status, fin->attempts, fin->deferred),
-				 errdetail("%s", fin->failure->message)));
+				 errdetail("%s", cause)));
 	else
 		ereport(ERROR,
 				(errcode(fin->failure->sqlerrcode),
 				 errmsg("run %s (chat %s) left NON-TERMINAL ('%s'): terminal write failed after %d attempts; '%s' could not be deferred",
 						run_id, chat_id, status, fin->attempts, fin->status),
-				 errdetail("%s", fin->failure->message)));
+				 errdetail("%s", cause)));
 }
 
 /*

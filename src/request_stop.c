@@ -139,10 +139,12 @@ look_again(StopRequest *request, const pg_uuid_t *flagged)
 static void
 warn_not_recorded(const StopRequest *request, const ErrorData *failure)
 {
+	char	   *cause = acr_attempt_cause(failure);
+
 	ereport(WARNING,
 			(errcode(failure->sqlerrcode),
 			 errmsg("could not record the stop of run %s: %s",
-					acr_uuid_string(&request->key.id), failure->message),
+					acr_uuid_string(&request->key.id), cause),
 			 errdetail("Its runner is told all the same.")));
 }
 

@@ -144,13 +144,15 @@ best_effort(AcrAttemptBody body, RunCall *call, const char *what)
 	ErrorData  *failure = call->stop_requested ?
 		acr_attempt_within(body, call, Min(HURRIED_LOCK_TIMEOUT_MS, acr_lock_timeout)) :
 		acr_attempt(body, call);
+	char	   *cause;
 
 	if (failure == NULL || (body != link_body && is_settled_since(failure, call)))
 		return true;
+	cause = acr_attempt_cause(failure);
 	ereport(WARNING,
 			(errcode(failure->sqlerrcode),
 			 errmsg("could not %s run %s: %s", what,
-					acr_uuid_string(&call->key.id), failure->message)));
+					acr_uuid_string(&call->key.id), cause)));
 	return false;
 }
 

@@ -197,10 +197,12 @@ give_up(Supersession *s)
 		try_again(s, failure);
 	else if (failure != NULL)
 	{
+		char	   *cause = acr_attempt_cause(failure);
+
 		ereport(WARNING,
 				(errcode(failure->sqlerrcode),
 				 errmsg("could not abort run %s: %s",
-						acr_uuid_string(&s->target.id), failure->message)));
+						acr_uuid_string(&s->target.id), cause)));
 		set_outcome(s, "timeout", NULL);
 	}
 	else if (s->begun == ACR_BEGAN)
