@@ -40,6 +40,7 @@
 #include "commit_news.h"
 #include "deferral.h"
 #include "funcapi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "run_id.h"
 #include "settings.h"
@@ -291,7 +292,11 @@ text *
 acr_begin_runner(text *runner)
 {
 	if (runner == NULL && acr_runner != NULL)
+	{
+		/* A connection's options and a role's settings are any bytes. */
+		(void) pg_verifymbstr(acr_runner, strlen(acr_runner), false);
 		runner = cstring_to_text(acr_runner);
+	}
 	if (runner == NULL || VARSIZE_ANY_EXHDR(runner) == 0)
 		return NULL;
 	acr_check_runner_name(text_to_cstring(runner));
@@ -330,7 +335,8 @@ begin_from_arguments(FunctionCallInfo fcinfo, const char *function,
  * run is there, for this chat and workspace, its id is returned.
  *
  * Errors: RN409 if the chat has an active run; 22004 without a chat or a
- * workspace; 22023 for a runner name that is too long; 25006 in a read-only
+ * workspace; 22023 for a runner name that is too long; 22021 for one of the
+ * setting that is no text in this database's encoding; 25006 in a read-only
  * transaction or on a standby.  Anything else is the server's own, such as
  * 23505 for a run_id that another chat's run has.
  *
