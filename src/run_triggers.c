@@ -197,7 +197,10 @@ acr_run_inserted(PG_FUNCTION_ARGS)
 
 	acr_shared_note_start();
 	acr_news_at_commit(ACR_NEWS_ACTIVE);
-	if (!column_is_null(rel, row, ACR_COLUMN_STOP_REQUESTED_AT) && !is_terminal(rel, row))
+
+	/* The checks come later: the status may be any text here. */
+	if (!column_is_null(rel, row, ACR_COLUMN_STOP_REQUESTED_AT) &&
+		column_is_null(rel, row, ACR_COLUMN_FINISHED_AT))
 		tell_stop(rel, row);
 	return PointerGetDatum(row);
 }
