@@ -282,7 +282,7 @@ const AcrSql acr_sql[ACR_N_SQL] = {
 	[ACR_SQL_SWEEP_LOCK] = {
 		SQL("SELECT " CANDIDATE " FROM " RUNS " r"
 			" WHERE " IS_ACTIVE " AND r.chat_id" GE "$1"
-			" AND r.updated_at" LT "$3 AND ($4 IS NULL OR r.runner" EQ "$4)"
+			" AND r.updated_at" LE "$3 AND ($4 IS NULL OR r.runner" EQ "$4)"
 			" AND " NOT_DEFERRED
 			" ORDER BY r.chat_id LIMIT $2 FOR NO KEY UPDATE OF r SKIP LOCKED"),
 		BY_ACTIVE_CHAT, 4, {UUIDOID, INT8OID, TIMESTAMPTZOID, TEXTOID}
@@ -316,7 +316,7 @@ const AcrSql acr_sql[ACR_N_SQL] = {
 	[ACR_SQL_SWEEP_LOOK] = {
 		SQL("SELECT " CANDIDATE " FROM " RUNS " r"
 			" WHERE " IS_ACTIVE " AND r.chat_id" GE "$1"
-			" AND r.updated_at" LT "$3 AND ($4 IS NULL OR r.runner" EQ "$4)"
+			" AND r.updated_at" LE "$3 AND ($4 IS NULL OR r.runner" EQ "$4)"
 			" AND " NOT_DEFERRED " ORDER BY r.chat_id LIMIT $2"),
 		BY_ACTIVE_CHAT, 4, {UUIDOID, INT8OID, TIMESTAMPTZOID, TEXTOID}
 	},
@@ -331,7 +331,7 @@ const AcrSql acr_sql[ACR_N_SQL] = {
 	[ACR_SQL_SWEEP_LOCK_THESE] = {
 		SQL("SELECT " CANDIDATE " FROM " RUNS " r"
 			" WHERE r.id" EQ "ANY ($1) AND " NOT_TERMINAL
-			" AND r.updated_at" LT "$2 FOR NO KEY UPDATE SKIP LOCKED"),
+			" AND r.updated_at" LE "$2 FOR NO KEY UPDATE SKIP LOCKED"),
 		BY_ID, 2, {UUIDARRAYOID, TIMESTAMPTZOID}
 	},
 
