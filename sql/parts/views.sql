@@ -79,13 +79,16 @@ AS 'MODULE_PATHNAME', 'acr_stats_reset';
 COMMENT ON FUNCTION ai_chat_run.stats_reset() IS
 'Sets the counters of the current database to zero.';
 
-CREATE VIEW ai_chat_run.active_runs AS
+-- A barrier: a condition of whoever looks must not see the runs that have ended.
+CREATE VIEW ai_chat_run.active_runs WITH (security_barrier) AS
 SELECT
 	r.id AS run_id,
 	r.chat_id,
 	r.workspace_id,
 	r.runner,
-	now() - coalesce(r.started_at, r.created_at) AS age,
+	-- a direct writer's infinity has no age; before 17 that would be an error
+	CASE WHEN isfinite(coalesce(r.started_at, r.created_at))
+		THEN now() - coalesce(r.started_at, r.created_at) END AS age,
 	greatest(r.updated_at, l.heard_at) AS last_seen,
 	r.step_count,
 	r.stop_requested_at IS NOT NULL OR coalesce(l.stop_requested, false) AS stop_requested,
