@@ -64,10 +64,16 @@ fi
 
 if has cppcheck
 then
-	# Without the server's headers: cppcheck would take minutes for them and complain about them.
-	cppcheck --quiet --error-exitcode=1 --inline-suppr --enable=warning,portability,performance \
-		-DPG_VERSION_NUM=150000 -D'PG_FUNCTION_ARGS=FunctionCallInfo fcinfo' -D'PG_MODULE_MAGIC=extern int acr_magic' \
-		src test/bench test/chaos || fail "cppcheck has complaints"
+	# Without the server's headers: cppcheck would take minutes for them and complain about them. Once for each version
+	# that src/compat.h tells apart.
+	cpp_check() { cppcheck --quiet --error-exitcode=1 --inline-suppr --enable=warning,portability,performance "$@"; }
+	for version in 15 16 17 18
+	do
+		cpp_check -DPG_VERSION_NUM="${version}0000" -D'PG_FUNCTION_ARGS=FunctionCallInfo fcinfo' \
+			-D'PG_MODULE_MAGIC=extern int acr_magic' -D'PG_MODULE_MAGIC_EXT(...)=extern int acr_magic' src ||
+			fail "cppcheck has complaints, for PostgreSQL $version"
+	done
+	cpp_check test/bench test/chaos || fail "cppcheck has complaints"
 fi
 
 # For those who work on the scripts; nobody else needs to install it.
@@ -76,10 +82,39 @@ then
 	shellcheck -x test/*.sh test/bench/*.sh .ci/run || fail "shellcheck has complaints"
 fi
 
+for script in test/*.sh test/bench/*.sh .ci/run
+do
+	bash -n "$script" || fail "$script is no shell script"
+done
+
+# compiles FILE PERL'S ARGUMENT...: without an error or a warning.
+compiles()
+{
+	local complaints
+	complaints=$(perl "${@:2}" -wc "$1" 2>&1 | grep -v ' syntax OK$')
+	[ -n "$complaints" ] || return
+	echo "$complaints"
+	fail "$1 does not compile"
+}
+
 if has perl
 then
-	perl -Itest/bench -wc test/bench/bench.pl 2>/dev/null || fail "test/bench/bench.pl does not compile"
-	perl -Itest/chaos/judge -wc test/chaos/judge.pl 2>/dev/null || fail "test/chaos/judge.pl does not compile"
+	for file in test/tap.pl test/bench/*.p[lm] test/chaos/judge.pl test/chaos/judge/*.pm
+	do
+		compiles "$file" -Itest/bench -Itest/chaos/judge
+	done
+	# The server brings the modules that tests with servers of their own are made of.
+	modules=$(dirname "$("$pg_config" --pgxs 2>/dev/null)")/../../src/test/perl
+	if [ -f "$modules/PostgreSQL/Test/Cluster.pm" ] && perl -MIPC::Run -e 1 2>/dev/null
+	then
+		for file in test/t/*.pl test/t/lib/*.pm test/chaos/*.pm
+		do
+			compiles "$file" -Itest/t/lib -Itest/chaos -I"$modules"
+		done
+	else
+		echo "lint: skipped: the tests in test/t need a server's Perl modules and IPC::Run"
+		skipped=1
+	fi
 fi
 
 [ "$failed" -eq 0 ] || exit 1
