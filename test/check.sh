@@ -5,6 +5,7 @@
 #   CHECK_ONLY=lint,model,demo,regress,isolation,tap,pgtap   only these suites
 #   REGRESS='t_a t_b'  ISOLATION='race_a'         only these of the suites regress and isolation
 #   PROVE_TESTS=test/t/003_x.pl                   only these TAP tests
+#   EXTRA_CONF='debug_discard_caches = 1'         more lines for the configuration of each server
 #   JOBS=1                                        TAP tests one after the other (default 2)
 #   UPGRADE_TO=/path/to/pg_config                 the newer servers that the upgrade test goes to (default: what is found)
 #   CHECK_TIMEOUT=600                             give up on a hanging suite after so many seconds (default 3600)

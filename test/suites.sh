@@ -59,7 +59,7 @@ sql_suites()
 	wanted regress && suites+=(regress)
 	wanted isolation && suites+=(isolation)
 	[ ${#suites[@]} -gt 0 ] || return
-	start_server "$server" "$conf" || { count "start-$server" 0 1 0; return; }
+	start_server "$server" <(cat "$conf" "$extra_conf") || { count "start-$server" 0 1 0; return; }
 	for suite in "${suites[@]}"
 	do
 		sql_suite "$suite" "$server"
@@ -90,7 +90,7 @@ tap_suite()
 	fi
 	# What the server's own make rule sets: TESTDIR up to 15, the other two since 16.
 	mkdir -p "$STAGE/tap/tmp_check/log" "$STAGE/ports"
-	TESTDIR=$STAGE/tap TESTDATADIR=$STAGE/tap/tmp_check TESTLOGDIR=$STAGE/tap/tmp_check/log \
+	TEMP_CONFIG=$extra_conf TESTDIR=$STAGE/tap TESTDATADIR=$STAGE/tap/tmp_check TESTLOGDIR=$STAGE/tap/tmp_check/log \
 		PERL5LIB=$pgxs/src/test/perl PG_REGRESS=$pgxs/src/test/regress/pg_regress \
 		PG_TEST_PORT_DIR=$STAGE/ports PGPORT=65432 CHAOS_PROGRAMS=$STAGE/chaos \
 		perl test/tap.pl tap "$STAGE/tap/failed" "${tests[@]}" && return
@@ -121,7 +121,7 @@ pgtap_suite()
 		count pgtap 0 0 1
 		return
 	fi
-	start_server pgtap test/regress.conf || { count pgtap 0 1 0; return; }
+	start_server pgtap <(cat test/regress.conf "$extra_conf") || { count pgtap 0 1 0; return; }
 	if ! psql -X -q -v ON_ERROR_STOP=1 -h "$dir" -p 5432 -U postgres -d postgres \
 		-c 'CREATE DATABASE pgtap' -c '\connect pgtap' -c 'CREATE EXTENSION pgtap' -c "CREATE EXTENSION $EXTENSION"
 	then
@@ -139,6 +139,8 @@ pgtap_suite()
 
 trap stop_servers EXIT
 trap 'exit 1' INT TERM
+extra_conf=$STAGE/extra.conf
+echo "${EXTRA_CONF:-}" >"$extra_conf"
 sql_suites bare /dev/null
 sql_suites preloaded test/regress.conf
 if wanted tap; then tap_suite; fi
