@@ -14,6 +14,8 @@
 \set r2 'a0000000-0000-4000-8000-000000000002'
 \set r3 'a0000000-0000-4000-8000-000000000003'
 \set nobody 'a0000000-0000-4000-8000-00000000000f'
+-- A worker that waits for a table which we have locked gives up after a while; it is not for us to find a deadlock before.
+SET deadlock_timeout = '1min';
 TRUNCATE ai_chat_run.ai_chat_runs, ai_chat_run.deferred_finalizations;
 SET ai_chat_run.finalize_max_attempts = 1;
 
