@@ -1,6 +1,6 @@
 # The places that shared memory has are given back, whatever becomes of who took them: a server with place for 20 runs has it
-# after thousands, that were ended, rolled back, deleted, whose commit failed or whose session died; and so it is with those for
-# claims, runners and prepared transactions.
+# after hundreds, with CHAOS=full thousands, that were ended, rolled back or deleted, whose commit failed or whose session died;
+# and so it is with those for claims, runners and prepared transactions.
 use strict;
 use warnings;
 use FindBin;
@@ -174,11 +174,11 @@ sql('SELECT ai_chat_run.sweep_runs()');
 
 # There is place for twice as many as backends, and some. One that has departed keeps its place until a worker has been there;
 # the last one has a run, for that to be seen.
-my ($rounds, $attached) = (how_often(4, 100), 0);
+my ($rounds, $attached) = (how_often(5, 100), 0);
 for my $round (1 .. $rounds)
 {
 	my @calls = map { "SELECT ai_chat_run.attach_runner('runner $round-$_');\n" } 1 .. 40;
-	for my $calls ((map { "BEGIN; $_ ROLLBACK;\n" } @calls),
+	for my $calls (join('', map { "BEGIN; $_ ROLLBACK;\n" } @calls),
 		join('', 'BEGIN;', (map { "SAVEPOINT s; $_ ROLLBACK TO s; RELEASE s;\n" } @calls), 'COMMIT;'),
 		join('', @calls) . "DO \$\$ BEGIN PERFORM ai_chat_run.begin_run('@{[chat(1)]}', '$WS', runner => 'runner $round-40'); END \$\$")
 	{
