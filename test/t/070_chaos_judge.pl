@@ -134,8 +134,25 @@ breaks(1, 'the audit is put in order of commit, not of the lines', <<~HISTORY, q
 	T a1 succeeded
 	T a2 running
 	A 100 1 a1 - running
-	A 102 3 a1 running succeeded
+	A 102 2 a1 running succeeded
+	A 101 3 a2 - running
+	HISTORY
+fine('changes of one transaction are put in their order', <<~HISTORY);
+	1 10-20 begin_run A => committed began a1
+	1 30-40 finalize_run - a1 completed => committed finalized
+	T a1 succeeded
+	A 101 2 a1 running succeeded
+	A 101 1 a1 - running
+	HISTORY
+fine('of two transactions that commit at the same time, the order is not known', <<~HISTORY);
+	1 10-20 begin_run A => committed began a1
+	1 30-40 finalize_run - a1 completed => committed finalized
+	2 35-50 begin_run A => committed began a2
+	T a1 succeeded
+	T a2 running
+	A 100 1 a1 - running
 	A 101 2 a2 - running
+	A 101 3 a1 running succeeded
 	HISTORY
 breaks(1, 'two for an observer', <<~HISTORY, qr/2 active runs in one snapshot/);
 	$BEGUN
@@ -396,6 +413,18 @@ excused(3, 'deferred after the end, where the table is locked', <<~HISTORY);
 	2 50-60 finalize_run - a1 completed => committed deferred - succeeded
 	= a1 succeeded
 	HISTORY
+excused(3, 'where the table is locked, of which a life before or later does not relieve', <<~HISTORY);
+	F 2 stop_fast
+	U 4 1
+	$BEGUN
+	1 30-40 finalize_run - a1 completed => committed finalized
+	F 45 lock_table
+	F 47 stop_fast
+	2 50-60 finalize_run - a1 completed => committed deferred - succeeded
+	U 70 2
+	S 71 2 a1 succeeded
+	= a1 succeeded
+	HISTORY
 breaks(3, 'deferred after the end, where the table was locked in a life before', <<~HISTORY, qr/after it had ended/);
 	$BEGUN
 	1 30-40 finalize_run - a1 completed => committed finalized
@@ -455,6 +484,14 @@ breaks(4, 'begun by nobody', <<~HISTORY, qr/was begun by nobody/);
 	1 10-20 begin_run A => rolled_back 57014
 	$GOES_ON
 	HISTORY
+for my $call ('supersede_run A a9 => committed mismatch', 'begin_run A => rolled_back RN409',
+	'try_begin_run A => committed busy')
+{
+	breaks(4, "named, and begun by nobody: $call", <<~HISTORY, qr/was begun by nobody/);
+		1 10-20 $call a1
+		$GOES_ON
+		HISTORY
+}
 breaks(4, 'one lost begin for two runs', <<~HISTORY, qr/was begun by nobody/);
 	F 5 terminate_backend
 	1 10-20 begin_run A => unknown lost

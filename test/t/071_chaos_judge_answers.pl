@@ -209,11 +209,12 @@ fine('shared memory learns of an end after those who look at the row, but before
 for my $call ('begin_run A => rolled_back RN409', 'try_begin_run A => committed busy',
 	'try_begin_run A => rolled_back busy')
 {
-	breaks(9, "one that had ended: $call", <<~HISTORY, qr/was in the way, but it had ended before/);
+	my $out = breaks(9, "one that had ended: $call", <<~HISTORY, qr/was in the way, but it had ended before/);
 		$ENDED
 		2 50-60 $call a1
 		= a1 succeeded
 		HISTORY
+	like($out, qr/^\tclient-1.history:4: R\t40\t2\tcommitted\tfinalized\t/m, 'which is proved by who has ended it');
 	breaks(9, "one that was never begun: $call", <<~HISTORY, qr/was in the way, but it was never begun/);
 		1 10-20 begin_run A => rolled_back began a1
 		2 50-60 $call a1
@@ -273,6 +274,16 @@ for my $call ('begin_run A => rolled_back RN409', 'try_begin_run A => committed 
 		= a1 succeeded
 		HISTORY
 }
+fine('one that is there for longer than another one, begun later', <<~HISTORY);
+	1 10-30 begin_run A => committed began a1
+	F 12 terminate_backend
+	2 15-18 begin_run A a2 given => unknown lost
+	2 19-25 finalize_run - a2 aborted => unknown lost
+	2 26-29 get_run - a2 => committed aborted a2
+	3 50-60 try_begin_run A => committed busy
+	= a2 aborted
+	= a1 running
+	HISTORY
 excused(9, 'one that is being superseded by a session that is not gone yet', <<~HISTORY);
 	$ENDED
 	F 45 terminate_backend
@@ -305,16 +316,27 @@ for my $begin ('begin_run A =>', 'try_begin_run A =>', 'begin_run A a2 given =>'
 		= a1 failed
 		HISTORY
 }
-fine('no slot is needed to resume', <<~HISTORY);
-	1 10-20 begin_run A a2 given => committed began a2
-	1 21-25 finalize_run - a2 error => committed finalized
-	1 30-40 begin_run A => committed began a1
-	1 41-45 begin_run A a2 given => committed began a2
-	1 46-50 try_begin_run A a2 given => committed resumed a2
-	1 51-55 get_run - a1 => committed running a1
-	= a2 failed
-	= a1 running
+breaks(9, 'a slot that was taken by one whose end was rolled back', <<~HISTORY, qr/was begun while run .* was active/);
+	$BEGUN
+	2 30-40 begin_run A => committed began a2
+	1 50-60 finalize_run - a1 completed => rolled_back finalized
+	F 65 terminate_backend
+	1 70-80 finalize_run - a1 completed => unknown lost
+	= a1 succeeded
+	= a2 running
 	HISTORY
+for my $again ('begin_run A a2 given => committed began', 'try_begin_run A a2 given => committed resumed')
+{
+	fine("no slot is needed to resume: $again", <<~HISTORY);
+		1 10-20 begin_run A a2 given => committed began a2
+		1 21-25 finalize_run - a2 error => committed finalized
+		1 30-40 begin_run A => committed began a1
+		1 41-45 $again a2
+		1 51-55 get_run - a1 => committed running a1
+		= a2 failed
+		= a1 running
+		HISTORY
+}
 
 # ---- rule 10: supersede_run ----
 
@@ -351,16 +373,27 @@ fine('begun without a target', <<~HISTORY);
 	= a2 failed
 	= a3 running
 	HISTORY
-breaks(10, 'the new run is not there', <<~HISTORY, qr/no new run of the chat was begun/);
+breaks(10, 'the new run is not there', <<~HISTORY, qr/no new run was begun/);
 	$BEGUN
 	1 21-25 finalize_run - a1 error => committed finalized
 	2 30-40 supersede_run A a1 => committed began a2
 	= a1 failed
 	HISTORY
-breaks(10, 'there is no new run', <<~HISTORY, qr/no new run of the chat was begun/);
+breaks(10, 'there is no new run', <<~HISTORY, qr/no new run was begun/);
 	$ENDED
 	2 30-40 supersede_run A a1 => committed superseded
 	= a1 succeeded
+	HISTORY
+breaks(10, 'the new run is the target', <<~HISTORY, qr/no new run was begun/);
+	2 30-40 supersede_run A a1 => committed began a1
+	2 50-60 finalize_run - a1 completed => committed finalized
+	= a1 succeeded
+	HISTORY
+breaks(4, 'the new run is in another chat', <<~HISTORY, qr/was begun in another chat/);
+	$ENDED
+	2 50-60 supersede_run A a1 => committed began b1
+	= a1 succeeded
+	= b1 running
 	HISTORY
 breaks(10, 'the slot was taken by another', <<~HISTORY, qr/was begun while run .* was active/);
 	$BEGUN
@@ -416,6 +449,7 @@ my $out = fine('an end that came too late', <<~HISTORY);
 	$ENDED
 	2 35-36 await_run - a1 => committed null
 	3 35-1000060 await_run - a1 => committed null
+	5 37-38 await_run - a1 => committed null
 	4 50-1000070 await_run - a1 => committed succeeded
 	= a1 succeeded
 	HISTORY
@@ -533,10 +567,14 @@ for my $case (
 	[ 'a life that nothing has begun', "$FINE\nF 30 terminate_backend\nU 40 1", qr/driver.history:\d+: nothing has ended/ ],
 	[ 'lives out of order', "$FINE\nF 30 kill_worker\nU 40 2", qr/driver.history:\d+: this should be life 1/ ],
 	[ 'a snapshot of another life', "$FINE\nF 30 kill_worker\nU 40 1\nS 41 2 a1 running", qr/driver.history:\d+: life 2/ ],
+	[ 'a snapshot of the first life', "S 31 1 a1 running\n$FINE", qr/driver.history:1: life 1 has not begun/ ],
+	[ 'a snapshot of no server', "F 30 stop_fast\nS 31 1 a1 running\n$FINE", qr/driver.history:2: life 1 has not/ ],
 	[ 'an unknown fault', "$FINE\nF 30 flood", qr/driver.history:\d+: unknown fault "flood"/ ],
 	[ 'an unknown phase', "$FINE\nP 1001 lunch", qr/driver.history:\d+: unknown phase "lunch"/ ],
 	[ 'an unknown status', "$FINE\nT b1 done", qr/driver.history:\d+: unknown status "done"/ ],
 	[ 'an unknown status in the audit', "$FINE\nA 90 9 a1 running done", qr/driver.history:\d+: unknown status "done"/ ],
+	[ 'an audit without order', "$FINE\nA 90 soon a1 running failed", qr/driver.history:\d+: "soon" is no number/ ],
+	[ 'an audit of nothing', "$FINE\nA 90 9 - running failed", qr/driver.history:\d+: a change of which run/ ],
 	[ 'a run twice in the table', "$FINE\nT a1 running", qr/driver.history:\d+: a run must have an id, once/ ],
 	[ 'an unknown call', "1 10-20 end_run A => committed", qr/client-1.history:1: unknown call "end_run"/ ],
 	[ 'an unknown end', "1 10-20 begin_run A => perhaps began a1", qr/client-1.history:2: unknown end "perhaps"/ ],

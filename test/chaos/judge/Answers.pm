@@ -330,14 +330,14 @@ sub judge_supersede
 	return;
 }
 
-# The target may be unknown if it need not be superseded.
+# The target may be unknown if it need not be superseded. That the new run is one of the chat is a matter of rule 4.
 sub judge_superseded
 {
 	my ($call) = @_;
 	my ($target, $run) = @$call[ RUN, ANSWER ];
-	if (!$run || !$run->{row} || $run == $target || $run->{chat} != $call->[CHAT])
+	if (!$run || !$run->{row} || $run == $target)
 	{
-		violation(10, 'no new run of the chat was begun', $call, $run ? $run->{row} : undef);
+		violation(10, 'no new run was begun', $call, $run ? $run->{row} : undef);
 	}
 	if ($target->{row} ? $IS_ACTIVE{ $target->{status} } : $call->[OUTCOME] eq 'superseded')
 	{

@@ -4,7 +4,7 @@
 #	known		the run is begun: the one with the earliest R
 #	active		it goes on: the latest C. The run was active from the R of "known" until then
 #	terminal	it has ended: the earliest R
-#	told		a finalizer was told that it has written the end, and that this is committed: the earliest R
+#	told		a finalizer was told that it has written the end, and that this is committed: there must not be another
 #
 # All but "told" may have been seen by anybody who looks at the row. A signal may come from shared memory, which learns
 # at commit; that is after others can see the row, and before the one who commits has his answer.
@@ -274,7 +274,7 @@ sub learn_finalize
 	see_terminal($run, $call) if $call->[OUTCOME] =~ /^(finalized|already_finalized)$/;
 	return if $call->[OUTCOME] ne 'finalized';
 	push @{ $run->{tellings} }, $call;
-	$run->{told} = $call if !$run->{told} || $call->[R_TIME] < $run->{told}[R_TIME];
+	$run->{told} //= $call;
 	return;
 }
 
