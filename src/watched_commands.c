@@ -69,7 +69,7 @@ call_for_prepared(const char *gid, bool commits, PlannedStmt *pstmt,
 				  QueryCompletion *qc)
 {
 	bool		listed = acr_prepared_take(gid);
-	bool		ours = commits && (listed || acr_prepared_unknown_ones());
+	volatile bool ours = commits && (listed || acr_prepared_unknown_ones());
 
 	if (ours)
 		acr_news_prepared_committing();

@@ -178,7 +178,9 @@ sub crash_backend
 		$node->psql('postgres', q{COPY (SELECT 1) TO PROGRAM 'kill -9 $PPID'});
 	}
 	$node->wait_for_log(qr/all server processes terminated; reinitializing/, $offset);
-	wait_until($node, 'postgres', 'SELECT true');
+
+	# Without a query: a psql that is refused would not read it, and writing it would fail.
+	$node->poll_query_until('postgres', undef, '') or die 'gave up waiting for the server';
 	return;
 }
 
