@@ -7,6 +7,7 @@ use Exporter 'import';
 use Ends;
 use Evidence;
 use History;
+use List::Util 'any';
 use Spans;
 use Verdict;
 
@@ -143,7 +144,7 @@ sub record_hindered
 	my ($history, $call) = @_;
 	return fault_before($history, $call->[R_TIME], qw(lock_table full_disk))
 	  || attached_before($history, $call->[R_TIME])
-	  || grep { $_ != $call && $_->[C_TIME] < $call->[R_TIME] } @{ $call->[RUN]{finalizers} };
+	  || any { $_ != $call && $_->[C_TIME] < $call->[R_TIME] } @{ $call->[RUN]{finalizers} };
 }
 
 sub id_of_another_chat
@@ -162,8 +163,7 @@ sub in_another_chat
 sub name_in_use
 {
 	my ($history, $call) = @_;
-	return grep { $_ != $call && $_->[ARGUMENT] eq $call->[ARGUMENT] && $_->[C_TIME] < $call->[R_TIME] }
-	  @{ $history->{attached} };
+	return any { $_ != $call && $_->[C_TIME] < $call->[R_TIME] } @{ $history->{attached_as}{ $call->[ARGUMENT] } // [] };
 }
 
 # ---- begin, rules 4 and 9 ----
@@ -224,7 +224,7 @@ sub why_not_active
 sub being_superseded
 {
 	my ($call, $target) = @_;
-	return grep {
+	return any {
 		(!$target || $_->[RUN] == $target)
 		  && (is_unknown($_) ? $_->[C_TIME] < $call->[R_TIME] : overlap($_, $call))
 	} @{ $call->[CHAT]{supersedes} // [] };

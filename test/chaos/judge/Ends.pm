@@ -7,6 +7,7 @@ use warnings;
 use Exporter 'import';
 use Evidence;
 use History;
+use List::Util qw(any max);
 use Verdict;
 
 our @EXPORT = qw(judge_ends table_may_be_locked);
@@ -82,11 +83,9 @@ sub judge_origin
 sub table_may_be_locked
 {
 	my ($history, $call) = @_;
-	for my $fault (grep { $_->[C_TIME] < $call->[R_TIME] } @{ $history->{faults}{lock_table} // [] })
-	{
-		return 1 if !grep { $_->{from} > $fault->[C_TIME] && $_->{to} < $call->[C_TIME] } @{ $history->{lives} };
-	}
-	return 0;
+	my ($sent, $answered) = @$call[ C_TIME, R_TIME ];
+	my $since = max(0, map { $_->{from} } grep { $_->{to} < $sent } @{ $history->{lives} });
+	return any { $_->[C_TIME] >= $since && $_->[C_TIME] < $answered } @{ $history->{faults}{lock_table} // [] };
 }
 
 sub judge_deferral

@@ -14,6 +14,7 @@ use strict;
 use warnings;
 use Exporter 'import';
 use History;
+use List::Util 'any';
 
 our @EXPORT = qw(learn see_active see_terminal is_unknown is_answered status_of happened_before overlap
   life_ended_between fault_before attached_before begun_since told_status);
@@ -44,7 +45,7 @@ my %LEARN = (
 sub learn
 {
 	my ($history) = @_;
-	@$history{qw(attached attached_since)} = ([], FOREVER);
+	@$history{qw(attached attached_as attached_since)} = ([], {}, FOREVER);
 	$LEARN{ $_->[NAME] }->($_, $history) for @{ $history->{calls} };
 	return;
 }
@@ -109,12 +110,12 @@ sub life_ended_between
 	return grep { $_->{from} < $to && $_->{to} > $from } @{ $history->{lives} };
 }
 
-# fault_before(HISTORY, TIME, FAULT...): one of these kinds that came before.
+# fault_before(HISTORY, TIME, FAULT...): whether one of these kinds came before.
 sub fault_before
 {
 	my ($history, $time, @faults) = @_;
-	my ($first) = grep { $_->[C_TIME] < $time } map { @{ $history->{faults}{$_} // [] } } @faults;
-	return $first;
+	my $met = $history->{faults};
+	return any { $met->{$_} && $met->{$_}[0][C_TIME] < $time } @faults;
 }
 
 # attached_before(HISTORY, TIME): whether a runner had, perhaps; its departure has runs aborted.
@@ -291,6 +292,7 @@ sub learn_attach
 	my ($call, $history) = @_;
 	return if is_undone($call);
 	push @{ $history->{attached} }, $call;
+	push @{ $history->{attached_as}{ $call->[ARGUMENT] } }, $call;
 	$history->{attached_since} = $call->[C_TIME] if $call->[C_TIME] < $history->{attached_since};
 	return;
 }

@@ -164,6 +164,7 @@ sub read_driver
 		my ($line, $kind, @fields) = @_;
 		$read{$kind}->($history, $line, @fields);
 	});
+	@$_ = sort { $a->[C_TIME] <=> $b->[C_TIME] } @$_ for values %{ $history->{faults} };
 	return;
 }
 
