@@ -172,21 +172,28 @@ sql('SELECT ai_chat_run.sweep_runs()');
 
 # ---- runners ----
 
-# There is place for twice as many as backends, and some. One that has departed keeps its place until a worker has been there;
-# the last one has a run, for that to be seen.
-my ($rounds, $attached) = (how_often(5, 100), 0);
-for my $round (1 .. $rounds)
+# There is place for twice as many as backends, and some; these are more, in one session.
+my $names = how_often(400, 10_000);
+my @calls = map { "SELECT ai_chat_run.attach_runner('runner $_');\n" } 1 .. $names;
+my @rolled_back = (
+	join('', map { "BEGIN; $_ ROLLBACK;\n" } @calls),
+	join('', 'BEGIN;', (map { "SAVEPOINT s; $_ ROLLBACK TO s; RELEASE s;\n" } @calls), 'COMMIT;'));
+for my $calls (@rolled_back)
 {
-	my @calls = map { "SELECT ai_chat_run.attach_runner('runner $round-$_');\n" } 1 .. 40;
-	for my $calls (join('', map { "BEGIN; $_ ROLLBACK;\n" } @calls),
-		join('', 'BEGIN;', (map { "SAVEPOINT s; $_ ROLLBACK TO s; RELEASE s;\n" } @calls), 'COMMIT;'),
-		join('', @calls) . "DO \$\$ BEGIN PERFORM ai_chat_run.begin_run('@{[chat(1)]}', '$WS', runner => 'runner $round-40'); END \$\$")
-	{
-		$attached += () = sql($calls) =~ /^0$/mg;
-	}
+	is(scalar(() = sql($calls) =~ /^0$/mg), $names, 'runners that are attached, and rolled back');
+}
+
+# One that has departed keeps its place until a worker has been there; the last one has a run, for that to be seen.
+my $attached = 0;
+for (1 .. $names / 50)
+{
+	my $calls = join '', splice @calls, 0, 50;
+	my ($last) = $calls =~ /.*'(.*)'/s;
+	$attached += () = sql("${calls}DO \$\$ BEGIN PERFORM ai_chat_run.begin_run('@{[chat(1)]}', '$WS', runner => '$last'); END \$\$")
+	  =~ /^0$/mg;
 	wait_until($node, 'postgres', "SELECT count(*) FROM $RUNS WHERE $ACTIVE", 0);
 }
-is($attached, $rounds * 40 * 3, 'runners that are attached, and go, one way or the other');
+is($attached, $names, 'runners that are attached, and depart');
 
 # ---- prepared transactions ----
 
