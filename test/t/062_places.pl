@@ -124,7 +124,8 @@ $loser->quit;
 
 # Who cannot look at the row leaves a place that he has taken for what he would see. The worker looks for such; one run is
 # silent, for its end to tell that the worker was there.
-sql("INSERT INTO $RUNS (chat_id, workspace_id, status) SELECT gen_random_uuid(), '$WS', 'running' FROM generate_series(1, $PLACES)");
+my $insert = "INSERT INTO $RUNS (chat_id, workspace_id, status, updated_at)";
+sql("$insert SELECT gen_random_uuid(), '$WS', 'running', now() FROM generate_series(1, $PLACES)");
 my @untracked = split /\n/, sql("SELECT id FROM $RUNS WHERE $ACTIVE");
 my $holder = $node->background_psql('postgres');
 $holder->query_safe("BEGIN; LOCK TABLE $RUNS");
@@ -132,7 +133,7 @@ my ($ret, $out, $err) = $node->psql('postgres', join '', map { "SELECT ai_chat_r
 is(scalar(() = $err =~ /WARNING:  could not record the heartbeat of run/g), $PLACES, 'heartbeats that fail');
 $holder->query_safe('ROLLBACK');
 sql("BEGIN; SET LOCAL session_replication_role = replica; DELETE FROM $RUNS WHERE $ACTIVE; COMMIT");
-sql("INSERT INTO $RUNS (chat_id, workspace_id, status, updated_at) VALUES ('@{[chat(1)]}', '$WS', 'running', now() - interval '1 day')");
+sql("$insert VALUES ('@{[chat(1)]}', '$WS', 'running', now() - interval '1 day')");
 change_conf($node, 'ai_chat_run.stale_after' => '1ms', 'ai_chat_run.reconcile_interval' => '100ms');
 wait_until($node, 'postgres', "SELECT count(*) FROM $RUNS WHERE $ACTIVE", 0);
 change_conf($node, 'ai_chat_run.stale_after' => '0', 'ai_chat_run.reconcile_interval' => '1h');
@@ -189,8 +190,8 @@ for (1 .. $names / 50)
 {
 	my $calls = join '', splice @calls, 0, 50;
 	my ($last) = $calls =~ /.*'(.*)'/s;
-	$attached += () = sql("${calls}DO \$\$ BEGIN PERFORM ai_chat_run.begin_run('@{[chat(1)]}', '$WS', runner => '$last'); END \$\$")
-	  =~ /^0$/mg;
+	$calls .= "DO \$\$ BEGIN PERFORM ai_chat_run.begin_run('@{[chat(1)]}', '$WS', runner => '$last'); END \$\$";
+	$attached += () = sql($calls) =~ /^0$/mg;
 	wait_until($node, 'postgres', "SELECT count(*) FROM $RUNS WHERE $ACTIVE", 0);
 }
 is($attached, $names, 'runners that are attached, and depart');
@@ -200,8 +201,10 @@ is($attached, $names, 'runners that are attached, and depart');
 # What is not ours changes nothing of what is known of runs: with the table locked, only what is known can be told.
 my $run = sql("SELECT $BEGIN");
 my $prepared = "PREPARE TRANSACTION 'p'; COMMIT PREPARED 'p';";
-sql("BEGIN; SELECT ai_chat_run.record_step('$run', '$WS', 1); UPDATE $RUNS SET runner = 'somebody ' || now() WHERE id = '$run'; $prepared\n"
-	  x 20);
+sql(<<~SQL x 20);
+	BEGIN; SELECT ai_chat_run.record_step('$run', '$WS', 1);
+	UPDATE $RUNS SET runner = 'somebody ' || now() WHERE id = '$run'; $prepared
+	SQL
 is(sql("SELECT ai_chat_run.heartbeat('$run', '$WS')"), 'continue', 'after transactions that changed runs the row is looked at');
 $holder->query_safe("BEGIN; LOCK TABLE $RUNS");
 is(sql("BEGIN; INSERT INTO skew VALUES (2); $prepared SELECT ai_chat_run.heartbeat('$run', '$WS')"), 'continue',
