@@ -14,7 +14,7 @@ use Routines;
 use RunCluster;
 use Test::More;
 
-my $FACTOR = ($ENV{CHAOS} // '') eq 'full' ? 40 : 1;
+my $FACTOR = ($ENV{CHAOS} // '') eq 'full' ? 20 : 1;
 my $SEED = $ENV{FUZZ_SEED} // int(rand(2**31));
 my $RUNS = 'ai_chat_run.ai_chat_runs';
 my $OTHER_WS = 'b0000000-0000-4000-9000-000000000001';
@@ -558,7 +558,7 @@ sub fuzz_database
 
 	$world{texts} = [ @{ $world{small_texts} }, @{ $world{big_texts} } ];
 	file_calls($db, undone_calls($thoroughly, @routines));
-	$node->safe_psql($db, "SET statement_timeout = '2min'; SET lock_timeout = '2ms'; CALL fuzz.attempt_all()");
+	$node->safe_psql($db, "SET statement_timeout = '@{[2 * $FACTOR]}min'; SET lock_timeout = '2ms'; CALL fuzz.attempt_all()");
 	is(breaches($db), '', "$db: what the server calls, FUZZ_SEED=$SEED");
 
 	$world{texts} = $world{small_texts};

@@ -131,6 +131,33 @@ is_deeply([ $heard_of =~ /notification "(\w+)" with payload "([^"]*)"/g ], [ ('a
 	'a stop is told by the id of the run and nothing else');
 $listener->quit;
 
+# ---- runners ----
+
+# Their names are everybody's, as the README says: of a name that nobody holds, the runs can be listed, by their ids, and
+# aborted. Of one that somebody holds they cannot.
+my $keeper = $node->background_psql('postgres', extra_params => [ '-U', 'ours' ]);
+$keeper->query_safe("SELECT ai_chat_run.attach_runner('ours-2')");
+my ($held, $free) = map {
+	$node->safe_psql('postgres', "SELECT ai_chat_run.begin_run('@{[chat($_)]}', '$WS', runner => 'ours-$_')")
+} 2, 3;
+$node->safe_psql('postgres', "SELECT ai_chat_run.request_stop('$free', '$WS')");
+($out, $err) = as_role('theirs', "CALL ai_chat_run.await_stops('ours-3', timeout => '0');");
+is($out, "{$free}", 'the stops of a runner are told to who knows its name');
+($out, $err) = as_role('theirs', "SELECT ai_chat_run.attach_runner('ours-3');");
+is($out, '1', 'who attaches a name that nobody holds is its next incarnation');
+($out, $err) = as_role('theirs', "SELECT ai_chat_run.attach_runner('ours-2');");
+is(state_of($err), '55006', 'one that is held is not to be had');
+unlike($err, qr/$held|$WS/, 'nor is anything told of its runs');
+is(runs($node, 'postgres', 2, 3), "2 failed secret error\n2 running\n3 aborted Run interrupted by a restart of its runner.",
+	'whose runs go on');
+
+# Nor can one application take all the places there are, unless it holds a session of that many.
+($out, $err) = as_role('theirs', q(SELECT count(ai_chat_run.attach_runner('n' || i)) FROM generate_series(1, 100000) i;));
+is(state_of($err), '53400', 'there are not so many places for runners');
+$keeper->query_safe("SELECT ai_chat_run.attach_runner('ours-4')");
+pass('a transaction that failed for that has given them back');
+$keeper->quit;
+
 # ---- settings ----
 
 my $settings = $node->safe_psql('postgres', q(SELECT string_agg(name, ' ' ORDER BY name COLLATE "C") FROM pg_settings
@@ -182,6 +209,22 @@ is(state_of($err), '42501', 'nor one that a monitoring role made, if it goes by 
 	SELECT run_id FROM ai_chat_run.active_runs WHERE public.peek(run_id, runner) ORDER BY run_id;
 	SQL
 is(join("\n", sort $err =~ /seen: (\S+)/g), $out, 'a condition sees no run that the view does not show');
+
+# Where the library is not preloaded, a session may name a setting before it is loaded and knows better.
+$node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
+$node->restart;
+($out, $err) = as_role('theirs', <<~SQL);
+	SET ai_chat_run.boot_sweep = 'off';
+	SET ai_chat_run.boot_grace = 'nonsense';
+	SET ai_chat_run.sweep_batch_size = 1;
+	SET ai_chat_run.lock_timeout = 'nonsense';
+	SET ai_chat_run.runner = '@{[ 'x' x 128 ]}';
+	SET ai_chat_run.finalize_max_attempts = 7;
+	SELECT ai_chat_run.heartbeat('$held', '$WS');
+	SELECT string_agg(setting, ' ' ORDER BY name COLLATE "C") FROM pg_settings
+	WHERE name ~ '^ai_chat_run.(boot_sweep|boot_grace|sweep_batch_size|lock_timeout|runner|finalize_max_attempts)\$';
+	SQL
+is($out, "continue\n30000 on 7 10  1000", 'what it may not set is then as the server has it');
 
 $node->stop;
 done_testing();
