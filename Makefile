@@ -4,11 +4,12 @@
 # make demo           show it at work on a private server
 # make check          every test, on private servers; installs nothing into the system but packages
 # make bench          measure it, on a private server; BENCH=quick takes minutes
-# make chaos          break it for half an hour, and judge what everybody was told
+# make chaos          break it for a quarter of an hour, and judge what everybody was told
+# make valgrind       SQL tests on a server in valgrind; takes minutes
 # make lint           static analysis and the rules of the source layout
 # make model          check the models of the protocols, with spin
 
-SCRIPT_GOALS = check demo lint model bench chaos
+SCRIPT_GOALS = check demo lint model bench chaos valgrind
 PG_CONFIG   ?= pg_config
 
 ifneq (,$(filter $(SCRIPT_GOALS),$(MAKECMDGOALS)))
