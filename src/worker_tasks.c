@@ -198,10 +198,13 @@ check_tracked(AcrWork *work)
 static void
 sweep_silent(AcrWork *work)
 {
-	TimestampTz since = acr_work_in_ms(-(int64) acr_stale_after);
+	TimestampTz since;
 
 	if (!check_tracked(work))
 		return;
+
+	/* Only now: a step may reload the settings, and this may have been off. */
+	since = acr_work_in_ms(-(int64) acr_stale_after);
 	if (acr_stale_after > 0 && acr_sweep_silent_since(since, &work->filter))
 	{
 		bool		complete;
