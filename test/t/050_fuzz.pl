@@ -111,6 +111,9 @@ sub hold_rows
 {
 	my ($db) = @_;
 	my $holder = $node->background_psql($db);
+
+	# It is left alone for long.
+	$holder->set_query_timer_restart;
 	my $locked = join ', ', map { "'$_'" } run_no(4), run_no(5), $MAX;
 
 	$holder->query_safe("BEGIN; SELECT FROM $RUNS WHERE id IN ($locked) FOR UPDATE; " . begin_call($world_runs[9]));
