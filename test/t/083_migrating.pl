@@ -279,6 +279,29 @@ sub until_turns
 	return;
 }
 
+# begin_as_old(), end_as_old(RUN): a run of the old version, in a chat that nobody else takes; and what it has become.
+sub begin_as_old
+{
+	return value(<<~'SQL');
+		SET ROLE chat_service;
+		WITH chat AS (SELECT id, workspace_id FROM chats WHERE id NOT IN (SELECT id FROM t.hot)
+			AND workspace_id = (SELECT id FROM t.places WHERE place = 3) ORDER BY id LIMIT 1)
+		INSERT INTO ai_chat_runs (chat_id, workspace_id, status, started_at) SELECT id, workspace_id, 'running', now() FROM chat
+		RETURNING id
+		SQL
+}
+
+sub end_as_old
+{
+	my ($run) = @_;
+	return value(<<~SQL);
+		SET ROLE chat_service;
+		WITH ended AS (UPDATE ai_chat_runs SET status = 'succeeded', finished_at = now() WHERE id = '$run'
+			RETURNING id, chat_id, status)
+		INSERT INTO t.journal SELECT id, chat_id, 'old', status, 0 FROM ended RETURNING status
+		SQL
+}
+
 # ---- what has to be true, wherever the runs are ----
 
 # intact(WHEN): the application is at rest.
@@ -373,7 +396,9 @@ is(value(<<~SQL), '0', 'each copy is as its row');
 
 # ---- the switch, and both versions ----
 
+my $across = begin_as_old();
 do_as_told(units(block('Switch', 0)));
+is(end_as_old($across), 'succeeded', 'a run that was active at the switch is ended by the process that began it');
 until_turns(20, 'old 1', 'old 2');
 start_version('new 1', 'new', 3);
 start_version('new 2', 'new', 3);
@@ -424,11 +449,13 @@ do_as_told($back);
 my $KIND = q(SELECT relkind FROM pg_class WHERE oid = 'ai_chat_runs'::regclass);
 is(value($KIND), 'v', 'a rehearsal of going back changes nothing');
 is(value("SELECT status FROM ai_chat_runs WHERE id = '$left'"), 'running', 'not even a run');
+$across = begin_as_old();
 do_as_told($back =~ s/^ROLLBACK;.*/COMMIT;/mr);
 do_as_told(grep { /VALIDATE/ } units(block('Switch', 0)));
 is(value("SELECT status, error FROM ai_chat_runs WHERE id = '$left'"), 'aborted|Run interrupted by going back.',
 	'a run that nobody executes any more is aborted');
 value("DELETE FROM ai_chat_runs WHERE id = '$left'");
+is(end_as_old($across), 'succeeded', 'one of the old version goes on');
 until_turns(20, 'old 1', 'old 2');
 halt('old 1', 'old 2');
 is(value($KIND), 'r', 'the old table is back');
@@ -439,7 +466,7 @@ intact('after going back');
 
 start_version('old 1', 'old', 1);
 start_version('old 2', 'old', 2);
-do_as_told(grep { /^CREATE TRIGGER/ } units(block('Copy what has ended', 1)));
+do_as_told(grep { /^BEGIN;/ } units(block('Copy what has ended', 1)));
 do_as_told('CALL copy_ended_runs(1000)') while do_as_told($missing) ne '0';
 do_as_told(units(block('Switch', 0)));
 do_as_told(units(block('Two versions at work', 1)));
@@ -459,6 +486,7 @@ is(value("SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc WHERE pr
 # ---- what goes into a dump, and what a drop takes along ----
 
 do_as_told(grep { !/-- error/ } units(block('Foreign keys', 0)));
+$reader->quit;
 $node->safe_psql('postgres', "CREATE INDEX of_our_own ON $RUNS (assistant_message_id)");
 my $dump = PostgreSQL::Test::Utils::tempdir() . '/dump.sql';
 $node->command_ok([ 'pg_dump', '-f', $dump, $node->connstr('postgres') ], 'pg_dump');
@@ -491,6 +519,5 @@ is($node->safe_psql('restored', 'SELECT count(*) FROM tool_calls'), $rows,
 	'nor are rows of the application lost if it is');
 ($ret, $out, $err) = $node->psql('postgres', 'DROP TABLE chats');
 like($err, qr/constraint chat on table \Q$RUNS\E depends on table chats/, 'nor is a table to which runs refer dropped');
-$reader->quit;
 $node->stop;
 done_testing();
