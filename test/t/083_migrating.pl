@@ -1,7 +1,7 @@
 # doc/migrating.md, played with a large table and with an application at work: its old version all the time, the new one
 # since the switch, back once, and forward again. No run, no end and no reference is lost, none is written over, a chat
-# has one slot for both, its latest run is the latest, and nobody is given an error that he did not know before. Then what
-# the guide says of a dump. CHAOS=full takes three times the rows.
+# has one slot for both, its latest run is the latest, and nobody is given an error that he did not know before. Then
+# what the guide says of a dump. CHAOS=full takes three times the rows.
 use strict;
 use warnings;
 use FindBin;
