@@ -25,12 +25,13 @@ sub plain
 
 # ---- the source ----
 
-# said(FILE): "level or SQLSTATE: message" of each report in it; and how many it has.
+# said(TEXT): "level or SQLSTATE: message" of each report in it.
 sub said
 {
 	my ($text) = @_;
+	my (undef, @reports) = split /\bereport\(/, $text;
 	my @said;
-	for my $report ((split /\bereport\(/, $text)[ 1 .. (() = $text =~ /\bereport\(/g) ])
+	for my $report (@reports)
 	{
 		my ($level) = $report =~ /^(\w+),/;
 		my ($message) = $report =~ /\berrmsg\("((?:[^"\\]|\\.)*)"/;
