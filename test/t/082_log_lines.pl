@@ -8,7 +8,7 @@ use Documents;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $LOGGED = qr/^(?:LOG|WARNING)$/;
+my $LOGGED = qr/^(?:LOG|WARNING|INFO)$/;
 my $document = slurp_file("$CHECKOUT/doc/operating.md");
 
 # The numbers behind the names of SQLSTATEs, of the server and of ours.
@@ -68,8 +68,8 @@ sub unique
 	return [ sort keys %seen ];
 }
 
-my @logged = grep { /^(?:LOG|WARNING): / } @said;
-my @raised = grep { !/^(?:LOG|WARNING): / } @said;
+my @logged = grep { /^[A-Z]+: / } @said;
+my @raised = grep { !/^[A-Z]+: / } @said;
 cmp_ok(scalar @logged, '>', 10, 'the source has lines for the log');
 cmp_ok(scalar @raised, '>', 20, 'and errors');
 is_deeply(unique(told('Log lines')), unique(@logged), 'the table of log lines');
