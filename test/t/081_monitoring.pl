@@ -67,7 +67,8 @@ sub expressions
 
 # ---- the files ----
 
-is_deeply([ grep { !$defined{$_} } map { names_in($_) } expressions(), map { $_->{expression} } @alerts ], [],
+my @asked = (expressions(), (map { $_->{definition} // '' } @{ $dashboard->{templating}{list} }), map { $_->{expression} } @alerts);
+is_deeply([ grep { !$defined{$_} } map { names_in($_) } @asked ], [],
 	'the dashboard and the alerts ask for metrics that there are');
 is_deeply([ map { $_->{name} } grep { my ($file, $anchor) = split /#/, $_->{see}; !read_document($file)->{slugs}{$anchor} } @alerts ],
 	[], 'each alert names a section that is there');
