@@ -163,7 +163,8 @@ install_missing()
 	if [ ! -e "$policy" ]
 	then
 		ours+=" $policy"
-		printf '%s\n' '#!/bin/sh' 'case "$*" in *pgbouncer* | *prometheus*) exit 101 ;; esac' | as_root tee "$policy" >/dev/null || exit 1
+		printf '%s\n' '#!/bin/sh' 'case "$*" in *pgbouncer* | *prometheus*) exit 101 ;; esac' |
+			as_root tee "$policy" >/dev/null || exit 1
 		as_root chmod 755 "$policy"
 	fi
 	# shellcheck disable=SC2086 # a list of words

@@ -1,7 +1,7 @@
-# What doc/monitoring has for those who watch a server, tried for real: an exporter asks a server by its files, as a role that is a
-# member of pg_monitor and nothing else, and tells what the views tell; Prometheus asks the exporters, answers each expression of
-# the dashboard with data, and takes the alerts, which are raised when they should be. Grafana is not in Debian: of the
-# dashboard it is checked that it is well-formed and asks for what there is.
+# What doc/monitoring has for those who watch a server, tried for real: an exporter asks a server by its files, as a
+# role that is a member of pg_monitor and nothing else, and tells what the views tell; Prometheus asks the exporters,
+# answers each expression of the dashboard with data, and takes the alerts, which are raised when they should be.
+# Grafana is not in Debian: of the dashboard it is checked that it is well-formed and asks for what there is.
 use strict;
 use warnings;
 use FindBin;

@@ -1,5 +1,5 @@
-# The tables of log lines and of errors in doc/operating.md have what the extension can say, and nothing else: each message of the
-# source, with its level or its SQLSTATE, and each error text that a run gets.
+# The tables of log lines and of errors in doc/operating.md have what the extension can say, and nothing else: each
+# message of the source, with its level or its SQLSTATE, and each error text that a run gets.
 use strict;
 use warnings;
 use FindBin;

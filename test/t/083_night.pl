@@ -1,6 +1,6 @@
-# What doc/operating.md tells who is woken at night: each trouble is made for real, and the document's own commands find it and
-# mend it, as they stand there. And what it says of a server that shall leave runs alone, of copies of a server, and of the
-# memory that a tracked run takes.
+# What doc/operating.md tells who is woken at night: each trouble is made for real, and the document's own commands find
+# it and mend it, as they stand there. And what it says of a server that shall leave runs alone, of copies of a server,
+# and of the memory that a tracked run takes.
 use strict;
 use warnings;
 use FindBin;

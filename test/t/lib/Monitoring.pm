@@ -1,5 +1,5 @@
-# Programs that watch a server, of the test's own: each a process of the test's user that listens at 127.0.0.1, at a port that
-# the system gives it and that its log tells; and what they answer.
+# Programs that watch a server, of the test's own: each a process of the test's user that listens at 127.0.0.1, at a
+# port that the system gives it and that its log tells; and what they answer.
 package Monitoring;
 
 use strict;
@@ -24,8 +24,8 @@ sub program
 	return $path;
 }
 
-# start_watcher(LOG, COMMAND, ENVIRONMENT): its address, "127.0.0.1:port", once it listens. The command takes one of its own
-# arguments, LISTEN, for the place where to listen.
+# start_watcher(LOG, COMMAND, ENVIRONMENT): its address, "127.0.0.1:port", once it listens. The command takes one of its
+# own arguments, LISTEN, for the place where to listen.
 sub start_watcher
 {
 	my ($log, $command, %environment) = @_;
@@ -106,8 +106,8 @@ sub ask
 	return $answer->{content};
 }
 
-# metrics_of(ADDRESS): what an exporter tells, "name{label=value,...}" => value, the labels in their order, without that of the
-# server, which is the same for all.
+# metrics_of(ADDRESS): what an exporter tells, "name{label=value,...}" => value, the labels in their order, without that
+# of the server, which is the same for all.
 sub metrics_of
 {
 	my ($address) = @_;
@@ -139,8 +139,8 @@ sub ask_prometheus
 	return $answer->{data};
 }
 
-# series_in(ADDRESS, EXPRESSION, LABEL...): what Prometheus finds by the expression now, as metrics_of() has it, with these labels
-# alone.
+# series_in(ADDRESS, EXPRESSION, LABEL...): what Prometheus finds by the expression now, as metrics_of() has it, with
+# these labels alone.
 sub series_in
 {
 	my ($address, $expression, @labels) = @_;
