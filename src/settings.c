@@ -63,7 +63,7 @@ define_worker_settings(void)
 							 NULL, NULL, NULL);
 	DefineCustomIntVariable("ai_chat_run.boot_grace",
 							"How long after server start the boot sweep waits for runners to call, where ai_chat_run.boot_sweep is \"grace\".",
-							"It should be longer than runners take to reconnect.",
+							"It should be longer than runners take to reconnect. 0 does not wait.",
 							&acr_boot_grace,
 							30 * 1000, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS,
