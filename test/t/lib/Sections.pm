@@ -35,7 +35,7 @@ sub blocks
 	my ($body) = @_;
 	my @blocks;
 
-	while ($body =~ /\G\n*(?:^```(\w*)\n(.*?)^```$|((?:^\S.*\n?)+))/gm)
+	while ($body =~ /\G\n*(?:^```(\w*)\n((?s:.*?))^```$|((?:^\S.*\n?)+))/gm)
 	{
 		my ($language, $code, $text) = ($1, $2, $3);
 
