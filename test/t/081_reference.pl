@@ -100,7 +100,7 @@ for my $part ('Functions for applications', 'Functions for operators')
 	my @want = map { "[$_->{title}](#$_->{title}) "
 		  . ($routine{ $_->{title} }{comment} =~ /Needs\s+preloading\./ ? '[preload]' : '') } @here;
 	my @have = map { "$_->[0] " . ($_->[2] // '') } rows($section{$part}, 0);
-	is(join("\n", @have), join("\n", @want), "$part: the table leads to each, in their order, and marks what needs preloading");
+	is(join("\n", @have), join("\n", @want), "$part: links to each, and the mark of what needs preloading");
 }
 
 # ---- what comments say of SQLSTATEs ----
@@ -130,7 +130,7 @@ for my $name (sort keys %ROUTINES)
 	my %said = map { $_ => 1 } errors_of($name) =~ /$STATE/g;
 	my @raised = (split(/ /, $ROUTINES{$name}{errors} // ''), $ROUTINES{$name}{needs} ? '22004' : ());
 
-	# That of all of the extension's table rows, not of arguments.
+	# That is for a null in the deleted row; it takes no arguments.
 	delete $said{22004} if $name eq 'delete_runs_of_chat';
 	is(words_of(grep { !$said{$_} } @raised), '', "$name: the comment tells all SQLSTATEs that it is known to raise");
 	is(words_of(grep { my $s = $_; !$elsewhere{$s} && !grep { $_ eq $s } @raised } keys %said), '',
@@ -146,7 +146,7 @@ sub call_of
 	return "$verb ai_chat_run.$routine->{name}(" . join(', ', @args) . ')';
 }
 
-# raise(NODE, STATE, BEFORE, AFTER, CALLS): the functions whose call raises that.
+# who_raises(NODE, STATE, BEFORE, AFTER, CALLS): the functions whose call raises that.
 sub who_raises
 {
 	my ($server, $state, $before, $after, %calls) = @_;
@@ -182,8 +182,10 @@ my %relations = map { $_->[0] => { kind => $_->[1], comment => $_->[2] } } query
 	SELECT relname, relkind, obj_description(oid, 'pg_class')
 	FROM pg_class WHERE relnamespace = 'ai_chat_run'::regnamespace AND relkind NOT IN ('i', 'c')
 	SQL
-is(words_of(map { $_->{title} } in_part('Tables')), words_of(grep { $relations{$_}{kind} eq 'r' } keys %relations), 'tables');
-is(words_of(map { $_->{title} } in_part('Views')), words_of(grep { $relations{$_}{kind} ne 'r' } keys %relations), 'views');
+is(words_of(map { $_->{title} } in_part('Tables')),
+	words_of(grep { $relations{$_}{kind} eq 'r' } keys %relations), 'tables');
+is(words_of(map { $_->{title} } in_part('Views')),
+	words_of(grep { $relations{$_}{kind} ne 'r' } keys %relations), 'views');
 for my $section (in_part('Tables'), in_part('Views'))
 {
 	my $name = $section->{title};
@@ -266,7 +268,8 @@ cmp_ok(scalar @raised, '>', 20, 'the source raises SQLSTATEs');
 is(words_of(grep { !exists $states{ $macros{$_} // $_ } } @raised), '', 'and all of them are documented');
 
 # So is all that comments tell, and what is documented is met by some test.
-is(words_of(grep { !exists $states{$_} } map { errors_of($_) =~ /$STATE/g } keys %routine), '', 'those of the comments, too');
+is(words_of(grep { !exists $states{$_} } map { errors_of($_) =~ /$STATE/g } keys %routine), '',
+	'those of the comments, too');
 my $tests = join '', map { slurp_file($_) } grep { !/081_reference|07[01]_chaos_judge/ }
   glob "$ROOT/test/{sql,pgtap}/*.sql $ROOT/expected/*.out $ROOT/test/t/*.pl";
 my %met_as = (
@@ -293,6 +296,7 @@ is(words_of(map { $_->[0] } rows($section{'Wait events'}, 0)), words_of(@events)
 sub spelled
 {
 	my ($number, $unit) = @_;
+	return '' if $number eq '';
 	my $ms = $number * ($unit eq 's' ? 1000 : 1);
 
 	return $number if $unit eq '' || $ms == 0;
@@ -315,15 +319,16 @@ for my $setting (@settings)
 {
 	my ($name, $default, $unit, $type, $min, $max, $words, $context, $short, $more) = @$setting;
 	my (undef, $default_said, $range_said, $where_said) = @{ $documented{$name} // [ ('') x 4 ] };
-	my $range = $type eq 'enum' ? $words : $type eq 'string' ? '127 bytes' : spelled($min, $unit) . ' – ' . spelled($max, $unit);
+	my %range = (enum => $words, string => '127 bytes', integer => join ' – ', map { spelled($_, $unit) } $min, $max);
 
 	is($default_said, $type eq 'string' ? 'empty' : $unit ? spelled($default, $unit) =~ s/ //r : $default, "$name: default");
-	is($range_said =~ s/;.*//r, $range, "$name: range");
+	is($range_said =~ s/;.*//r, $range{$type}, "$name: range");
 	is($where_said, $WHERE{$context}, "$name: where it may be set");
 
 	# What it is, in a sentence; what the words mean, and the number that may mean something special.
 	like($short, qr/^[A-Z].{20,}\.$/, "$name: description");
-	like("$more ", qr/^(?:["A-Z0-9][^.]*(?:\.\w[^.]*)*\. )*$/, "$name: what else there is to say, in sentences");
+	like("$more ", qr/^(?:["A-Z0-9][^.]*(?:\.\w[^.]*)*\. )+$/, "$name: what else there is to say, in sentences")
+	  if $more ne '';
 	like($more, qr/"\Q$_\E" /, "$name: what $_ means") for split /, /, $words;
 	like($more, qr/\b0 \w/, "$name: what 0 means") if $min eq '0';
 	like($more, qr/ 127 bytes/, "$name: how long it may be") if $type eq 'string';

@@ -5,20 +5,13 @@ use strict;
 use warnings;
 use Exporter 'import';
 
-our @EXPORT = qw(sections plain rows links);
+our @EXPORT = qw(sections plain rows);
 
 # plain(TEXT): without the marks for code, and with single spaces.
 sub plain
 {
 	my ($text) = @_;
 	return $text =~ s/`//gr =~ s/\s+/ /gr =~ s/^ | $//gr;
-}
-
-# links(CELL): [text](target) as its text and its target.
-sub links
-{
-	my ($cell) = @_;
-	return $cell =~ /^\[(.+?)\]\((.+?)\)$/;
 }
 
 sub cells
