@@ -174,6 +174,9 @@ my @flat = (
 	{
 		name => 'calls of a runner',
 		n => how_often(500, 100_000),
+
+		# is_locally_active() looks at the row once a minute, and keeps the plan for that.
+		once => "SELECT ai_chat_run.is_locally_active('$settled_run');\n",
 		round => <<~SQL,
 			SELECT ai_chat_run.heartbeat('$busy_run', '$WS');
 			SELECT ai_chat_run.record_step('$busy_run', '$WS', 3);

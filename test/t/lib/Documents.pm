@@ -4,6 +4,7 @@ package Documents;
 use strict;
 use warnings;
 use Exporter 'import';
+use FindBin;
 use PostgreSQL::Test::Utils;
 
 our @EXPORT = qw($CHECKOUT documents read_document commands wanted_answers slug);
