@@ -305,7 +305,7 @@ AS 'MODULE_PATHNAME', 'acr_sweep_runs';
 COMMENT ON FUNCTION ai_chat_run.sweep_runs(interval, text, bigint) IS
 'Aborts active runs: all, or those silent for stale_after, or those of one runner; at most max_runs.
 Deferred finalizations are applied first. Rows that a client has locked are left out. Returns the number
-of runs made terminal.
+of runs made terminal; of a long sweep, an INFO after each batch says how many by now.
 Errors: 22023 for a negative argument, 22008 for an interval beyond the calendar, 25006 if read-only.';
 
 CREATE FUNCTION ai_chat_run.purge_runs(
@@ -318,7 +318,8 @@ AS 'MODULE_PATHNAME', 'acr_purge_runs';
 
 COMMENT ON FUNCTION ai_chat_run.purge_runs(interval, bigint) IS
 'Deletes terminal runs that finished longer ago than that, at most max_runs; never one that has a
-deferred finalization. Rows that a client has locked are left out. Returns the number deleted.
+deferred finalization. Rows that a client has locked are left out. Returns the number deleted; of a long
+purge, an INFO after each batch says how many by now.
 Errors: 22004 for a null older_than, 22023 for a negative argument, 22008 for an interval beyond the
 calendar, 25006 if read-only.';
 
