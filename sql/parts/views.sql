@@ -208,7 +208,7 @@ SET search_path = pg_catalog, pg_temp
 SET quote_all_identifiers = off		-- it compares the text of an index
 AS $$
 	WITH server AS (
-		SELECT s.*,
+		SELECT s.*, s.preloaded AND pg_is_in_recovery() AS standby,
 			current_setting('ai_chat_run.boot_sweep', true) = 'grace'
 			AND s.opened_at + current_setting('ai_chat_run.boot_grace', true)::interval > now() AS in_grace
 		FROM ai_chat_run.server_state() s
@@ -246,15 +246,17 @@ AS $$
 			'Nothing else keeps a chat from having two active runs. Settle one of each two, then create the unique index on (chat_id) where status in (''pending'', ''running'') again.'
 		FROM gate g
 		UNION ALL
-		SELECT 3, 'worker', s.launcher_alive,
+		SELECT 3, 'worker', s.launcher_alive OR s.standby,
 			CASE WHEN s.launcher_alive THEN 'the launcher is running'
+				WHEN s.standby THEN 'the launcher starts with the promotion of this standby'
 				ELSE 'the launcher is not running' END,
-			CASE WHEN s.preloaded THEN 'Look for ai_chat_run in the server log; on a standby it runs after promotion.'
+			CASE WHEN s.preloaded THEN 'Look for ai_chat_run in the server log.'
 				ELSE 'It needs the library to be preloaded.' END
 		FROM server s
 		UNION ALL
-		SELECT 4, 'boot_sweep', count(v.boot_sweep_done_at) > 0 OR coalesce(bool_or(s.in_grace), false),
-			CASE WHEN count(v.boot_sweep_done_at) = 0 AND bool_or(s.in_grace)
+		SELECT 4, 'boot_sweep', count(v.boot_sweep_done_at) > 0 OR coalesce(bool_or(s.in_grace OR s.standby), false),
+			CASE WHEN bool_or(s.standby) THEN 'the boot sweep comes with the promotion of this standby'
+				WHEN count(v.boot_sweep_done_at) = 0 AND bool_or(s.in_grace)
 					THEN 'the boot sweep of this database waits for runners to call'
 				WHEN count(v.boot_sweep_done_at) = 0 THEN 'the boot sweep of this database is not done'
 				ELSE format('done, %s run(s) aborted', max(v.runs_swept)) END
