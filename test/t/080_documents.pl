@@ -16,7 +16,11 @@ use Test::More;
 my %elsewhere = (
 	'make demo' => [ 'test/check.sh', 'bash test/demo.sh' ],
 	'make check' => [ 'test/check.sh', 'bash test/suites.sh' ],
-	'make installcheck' => [ 'test/suites.sh', 'make -s installcheck' ]);
+	'make installcheck' => [ 'test/suites.sh', 'make -s installcheck' ],
+	'sudo apt-get install --no-install-recommends prometheus-postgres-exporter' => [ 'test/setup.sh', 'prometheus-postgres-exporter' ],
+	'sudo apt-get install --no-install-recommends prometheus-sql-exporter' => [ 'test/setup.sh', 'prometheus-sql-exporter' ],
+	'promtool check rules doc/monitoring/alerts.yml' => [ 'test/t/081_monitoring.pl', "'check', 'rules'" ],
+	'promtool test rules test/monitoring/alerts.test.yml' => [ 'test/t/081_monitoring.pl', "'test', 'rules'" ]);
 
 # The languages that this test runs, or that are not to be run.
 my %own = map { $_ => 1 } qw(sql sh conf text);
