@@ -11,7 +11,7 @@ use PostgreSQL::Test::Utils;
 use RunCluster;
 use Test::More;
 
-my $ROWS = ($ENV{CHAOS} // '') eq 'full' ? 300_000 : 100_000;
+my $ROWS = ($ENV{CHAOS} // '') eq 'full' ? 300_000 : 30_000;
 my $RUNS = 'ai_chat_run.ai_chat_runs';
 
 # ---- the guide, by its headings ----
