@@ -71,13 +71,15 @@ is(catalog_difference([ extension_catalog($node, 'again') ], \@fresh), '', 'the 
 
 # What is done, and what the comparison has to say when it is forgotten.
 my @changes = (
-	[ q(COMMENT ON FUNCTION ai_chat_run.heartbeat(uuid, uuid) IS 'next'), qr/^\+ function .*heartbeat.*: comment = next/m ],
+	[ q(COMMENT ON FUNCTION ai_chat_run.heartbeat(uuid, uuid) IS 'next'),
+		qr/^\+ function .*heartbeat.*: comment = next/m ],
 	[ qq(COMMENT ON COLUMN $RUNS.error IS 'next'), qr/^\+ table column .*\.error: comment = next/m ],
 	[ qq(COMMENT ON TRIGGER run_deleted ON $RUNS IS 'next'), qr/^\+ trigger .*: comment = next/m ],
 	[ qq(COMMENT ON CONSTRAINT ai_chat_runs_pkey ON $RUNS IS 'next'), qr/^\+ table constraint .*: comment = next/m ],
 	[ q(COMMENT ON EXTENSION ai_chat_run IS 'next'), qr/^\+ extension .*: comment = next/m ],
 	[ q(COMMENT ON SCHEMA ai_chat_run IS 'next'), qr/^\+ schema .*: comment = next/m ],
-	[ q(GRANT EXECUTE ON FUNCTION ai_chat_run.new_run_id() TO pg_monitor), qr/^\+ function .*new_run_id.*proacl = .*pg_monitor/m ],
+	[ q(GRANT EXECUTE ON FUNCTION ai_chat_run.new_run_id() TO pg_monitor),
+		qr/^\+ function .*new_run_id.*proacl = .*pg_monitor/m ],
 	[ q(GRANT EXECUTE ON FUNCTION ai_chat_run.stats_reset() TO PUBLIC), qr/^\+ function .*stats_reset.*initial rights/m ],
 	[ qq(GRANT INSERT ON $RUNS TO pg_monitor), qr/^\+ table .*relacl = .*pg_monitor=a/m ],
 	[ qq(GRANT UPDATE (error) ON $RUNS TO pg_monitor), qr/^\+ table .*\.error: attacl = /m ],
@@ -95,17 +97,20 @@ my @changes = (
 		RETURNS bigint LANGUAGE c AS 'MODULE_PATHNAME', 'acr_purge_runs'), qr/^\+ function .*max_runs bigint DEFAULT 7/m ],
 	[ q(CREATE FUNCTION ai_chat_run.one() RETURNS integer LANGUAGE sql RETURN 1), qr/^\+ function ai_chat_run.one\(\)/m ],
 	[ q(DROP FUNCTION ai_chat_run.is_locally_active(uuid)), qr/^- function ai_chat_run.is_locally_active\(/m ],
-	[ qq(ALTER TABLE $RUNS ADD COLUMN model text NOT NULL DEFAULT 'none'), qr/^\+ table .*runs.model: atttypid = type pg_catalog.text/m ],
+	[ qq(ALTER TABLE $RUNS ADD COLUMN model text NOT NULL DEFAULT 'none'),
+		qr/^\+ table .*runs.model: atttypid = type pg_catalog.text/m ],
 	[ qq(ALTER TABLE $RUNS ALTER step_count SET DEFAULT 1), qr/^\+ default value for .*\.step_count: 1/m ],
 	[ qq(ALTER TABLE $RUNS ALTER step_count DROP NOT NULL), qr/^\+ table .*\.step_count: attnotnull = false/m ],
-	[ q(ALTER TABLE ai_chat_run.deferred_finalizations ALTER attempts TYPE bigint), qr/^\+ table .*\.attempts: atttypid = type bigint/m ],
+	[ q(ALTER TABLE ai_chat_run.deferred_finalizations ALTER attempts TYPE bigint),
+		qr/^\+ table .*\.attempts: atttypid = type bigint/m ],
 	[ qq(ALTER TABLE $RUNS ALTER error SET STORAGE EXTERNAL), qr/^\+ table .*\.error: attstorage = e/m ],
 	[ qq(ALTER TABLE $RUNS ALTER chat_id SET STATISTICS 7), qr/^\+ table .*\.chat_id: attstattarget = 7/m ],
 	[ qq(ALTER TABLE $RUNS SET (fillfactor = 77)), qr/^\+ table .*: reloptions = .*fillfactor=77/m ],
 	[ qq(ALTER TABLE $RUNS REPLICA IDENTITY FULL), qr/^\+ table .*: relreplident = f/m ],
 	[ q(ALTER TABLE ai_chat_run.runners ENABLE ROW LEVEL SECURITY), qr/^\+ table .*: relrowsecurity = true/m ],
 	[ q(CREATE POLICY all_runners ON ai_chat_run.runners USING (true)), qr/^\+ policy all_runners/m ],
-	[ q(ALTER TABLE ai_chat_run.runners RENAME CONSTRAINT runners_pkey TO runners_key), qr/^- table constraint runners_pkey/m ],
+	[ q(ALTER TABLE ai_chat_run.runners RENAME CONSTRAINT runners_pkey TO runners_key),
+		qr/^- table constraint runners_pkey/m ],
 	[ qq(ALTER TABLE $RUNS ADD CONSTRAINT few CHECK (step_count < 7) NOT VALID), qr/^\+ table constraint few .*CHECK/m ],
 	[ q(ALTER TABLE ai_chat_run.deferred_finalizations DROP CONSTRAINT deferred_finalizations_status_terminal),
 		qr/^- table constraint deferred_finalizations_status_terminal/m ],
@@ -148,22 +153,23 @@ for my $i (0 .. $#changes)
 {
 	my ($change, $noticed) = @{ $changes[$i] };
 	write_script("$version--$next", map { $statements[$_] } grep { $_ != $i } 0 .. $#changes);
-	like(catalog_difference([ extension_catalog($node, 'again', "ALTER EXTENSION ai_chat_run UPDATE TO '$next'") ], \@fresh_next),
-		$noticed, 'noticed as forgotten: ' . $change =~ s/\s+/ /gr);
+	my @forgetful = extension_catalog($node, 'again', "ALTER EXTENSION ai_chat_run UPDATE TO '$next'");
+	like(catalog_difference(\@forgetful, \@fresh_next), $noticed, 'noticed as forgotten: ' . $change =~ s/\s+/ /gr);
 }
 
 # What is not a member would stay behind at DROP EXTENSION.
-is(catalog_difference([ extension_catalog($node, 'again', 'ALTER EXTENSION ai_chat_run DROP FUNCTION ai_chat_run.health()') ],
-		\@fresh) =~ /^\+ function ai_chat_run.health\(\): depends \(e\) on extension ai_chat_run$/m, 1, 'noticed: no member');
+my @without = extension_catalog($node, 'again', 'ALTER EXTENSION ai_chat_run DROP FUNCTION ai_chat_run.health()');
+like(catalog_difference(\@without, \@fresh), qr/^\+ function ai_chat_run.health\(\): depends \(e\) on extension ai_chat_run$/m,
+	'noticed: no member of the extension');
 
 # Applications that read rows by their places would read others.
 my @columns = map { "ALTER TABLE $RUNS ADD COLUMN $_ text;\n" } 'one', 'two';
 write_script("$next.columns", $present, @columns);
 write_script("$version--$next.columns", reverse @columns);
-like(catalog_difference(
-		[ extension_catalog($node, 'again', "ALTER EXTENSION ai_chat_run UPDATE TO '$next.columns'") ],
-		[ extension_catalog($node, 'again', "DROP EXTENSION ai_chat_run; CREATE EXTENSION ai_chat_run VERSION '$next.columns'") ]),
-	qr/^\+ table ai_chat_run.ai_chat_runs: columns = .*, one, two$/m, 'noticed: columns in another order');
+my @swapped = extension_catalog($node, 'again', "ALTER EXTENSION ai_chat_run UPDATE TO '$next.columns'");
+my @ordered = extension_catalog($node, 'again',
+	"DROP EXTENSION ai_chat_run; CREATE EXTENSION ai_chat_run VERSION '$next.columns'");
+like(catalog_difference(\@swapped, \@ordered), qr/^\+ table ai_chat_run.ai_chat_runs: columns = .*, one, two$/m, 'noticed: columns in another order');
 
 # ---- what was released ----
 
@@ -192,8 +198,11 @@ sub hold
 # By a made-up old version, in two steps.
 my ($older, $old) = ("$version.older$$", "$version.old$$");
 my $made_up = PostgreSQL::Test::Utils::tempdir();
-append_to_file("$made_up/ai_chat_run--$older.sql",
-	$present . qq(DROP FUNCTION ai_chat_run.stats_reset(); COMMENT ON TABLE $RUNS IS 'older'; CREATE TYPE ai_chat_run.t AS ();\n));
+append_to_file("$made_up/ai_chat_run--$older.sql", $present . <<~SQL);
+	DROP FUNCTION ai_chat_run.stats_reset();
+	COMMENT ON TABLE $RUNS IS 'older';
+	CREATE TYPE ai_chat_run.t AS ();
+	SQL
 my ($stats_reset) = $present =~ /^(CREATE FUNCTION ai_chat_run\.stats_reset.*?;\n\nCOMMENT.*?;\n)/ms;
 my ($comment) = $present =~ /^(COMMENT ON TABLE \Q$RUNS\E IS.*?;\n)/ms;
 write_script("$older--$old", "DROP TYPE ai_chat_run.t;\n$stats_reset");
@@ -231,7 +240,8 @@ is($node->safe_psql('without', $extversion), '', 'and nothing where there is not
 # ---- library and SQL of different versions ----
 
 # A delta that asks for what the library does not have yet: the server was not restarted, or the file is the old one.
-write_script("$version--$next", "CREATE FUNCTION ai_chat_run.later() RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'acr_later';\n");
+write_script("$version--$next",
+	"CREATE FUNCTION ai_chat_run.later() RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'acr_later';\n");
 my ($status, undef, $err) = $node->psql('postgres', "ALTER EXTENSION ai_chat_run UPDATE TO '$next'");
 like($err, qr/ERROR:  could not find function "acr_later" in file /, 'an update that the library is too old for fails');
 is(catalog_difference([ extension_catalog($node, 'postgres') ], \@fresh), '', 'and changes nothing');

@@ -141,7 +141,8 @@ for my $spoilt (
 	[ 'ai_chat_run.control', sub { s/^# patch = \d+/# patch = 77/m }, qr/CHANGELOG.md does not begin with ## \Q$version.77/ ],
 	[ 'ai_chat_run.control', sub { s/^# patch = \d+/# patch = 77/m }, qr/debian\/changelog does not begin with/ ],
 	[ 'CHANGELOG.md', sub { s/^## .*\n//m }, qr/CHANGELOG.md does not begin with/ ],
-	[ 'CHANGELOG.md', sub { $_ .= "\n## 0.0.1 (2026-01-01)\n" }, qr/0\.0\.1 .* was released, and sql\/released has no script of 0\.0/ ],
+	[ 'CHANGELOG.md', sub { $_ .= "\n## 0.0.1 (2026-01-01)\n" },
+		qr/0\.0\.1 .* was released, and sql\/released has no script of 0\.0/ ],
 	[ 'CHANGELOG.md', sub { $_ .= "\n## Older\n" }, qr/what is ## Older/ ],
 	[ 'debian/changelog', sub { s/\(/(7./ }, qr/debian\/changelog does not begin with/ ],
 	[ 'META.json.in', sub { s/\@RELEASE\@/$release/ }, qr/may name the version/ ],
@@ -170,7 +171,8 @@ for my $spoilt (
 my ($template, $debian_control) = map { slurp_file("$checkout/debian/$_") } 'control.in', 'control';
 my ($source, $package) = split /\n(?=\n)/, $template, 2;
 is($debian_control,
-	join("\n", "$source\n", map { $package =~ s/^\n//r =~ s/PGVERSION/$_/gr } $debian_control =~ /^Package: postgresql-(\d+)-/mg),
+	join("\n", "$source\n",
+		map { $package =~ s/^\n//r =~ s/PGVERSION/$_/gr } $debian_control =~ /^Package: postgresql-(\d+)-/mg),
 	'debian/control is made from control.in');
 (my $license = slurp_file("$checkout/LICENSE")) =~ s/\A.*?\n(?=Permission)//s;
 (my $copyright = slurp_file("$checkout/debian/copyright")) =~ s/\A.*\nLicense: PostgreSQL\n//s;
@@ -227,7 +229,8 @@ for (@{ $stages[0] })
 my ($libdir, $sharedir) = map { chomp(my $dir = qx('$pg_config' --$_)); $dir } 'pkglibdir', 'sharedir';
 is(join("\n", sort split /\n/, (sh("$build/installed", 'find . -type f'))[1]),
 	join("\n", sort map { ".$_" } "$libdir/ai_chat_run.so", "$sharedir/extension/ai_chat_run--$version.sql",
-		"$sharedir/extension/ai_chat_run.control", map { "$sharedir/extension/" . s{.*/}{}r } glob "$checkout/sql/ai_chat_run--*--*.sql"),
+		"$sharedir/extension/ai_chat_run.control",
+		map { "$sharedir/extension/" . s{.*/}{}r } glob "$checkout/sql/ai_chat_run--*--*.sql"),
 	'the library, the control file and the scripts are installed, nothing else');
 
 SKIP:
@@ -250,6 +253,7 @@ $node->init(extra => [ '-L', "$image/share" ]);
 $node->start;
 $node->command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-f', $_, $node->connstr('postgres') ], 'the script runs')
   for glob "$image/scripts/*";
-is($node->safe_psql('postgres', 'SELECT check_name, ok FROM ai_chat_run.health() LIMIT 1'), 'preload|t', 'the library is preloaded');
+is($node->safe_psql('postgres', 'SELECT check_name, ok FROM ai_chat_run.health() LIMIT 1'), 'preload|t',
+	'the library is preloaded');
 $node->stop;
 done_testing();
