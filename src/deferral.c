@@ -19,6 +19,7 @@
 #include "deferral.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "settings.h"
 #include "utils/memutils.h"
 
 PG_FUNCTION_INFO_V1(acr_settle_deferred);
@@ -242,17 +243,25 @@ acr_deferral_settle_due(AcrRunKey *from, AcrSettleTally *tally)
 
 /*
  * Applies what can be applied now, of one run only if run_id is given, and at
- * most "limit".
+ * most "limit".  If there are many, tells the client in between how many by now.
  */
 void
 acr_deferral_settle_all(const pg_uuid_t *run_id, int64 limit,
 						AcrSettleTally *tally)
 {
 	AcrRunKey	from = {0};
+	int64		told = 0;
 
 	while (tally->settled < limit &&
 		   settle_some(&from, run_id, DT_NOEND, false, limit, tally))
-		;
+	{
+		if (tally->settled < told + acr_sweep_batch_size || tally->settled >= limit)
+			continue;
+		told = tally->settled;
+		ereport(INFO,
+				(errmsg("%lld deferred finalization(s) applied so far",
+						(long long) told)));
+	}
 }
 
 /* Says which of them failed, if any did. */

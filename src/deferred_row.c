@@ -7,6 +7,9 @@
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 
+/* how many are listed at once */
+#define LIST_LENGTH		100
+
 /* The reason is for people; nobody reads more of it. */
 #define CAUSE_MAXLEN	1000
 
@@ -51,7 +54,8 @@ acr_table_find_deferred(const AcrRunKey *key)
  * The next few deferred finalizations, from the given one on (all zeroes: from
  * the first), that are to be tried by the given time, those of one run only if
  * run_id is given.  Returns how many, and moves *from past them; *more tells
- * whether to go on: there is nothing past the last of all ids.
+ * whether to go on: not if they were fewer than could be, nor past the last of
+ * all ids.
  */
 int
 acr_table_list_deferred(AcrRunKey *from, const pg_uuid_t *run_id,
@@ -65,6 +69,7 @@ acr_table_list_deferred(AcrRunKey *from, const pg_uuid_t *run_id,
 	acr_param_pointer(&p, &from->id);
 	acr_param_pointer(&p, run_id);
 	acr_param_time(&p, due_by);
+	acr_param_value(&p, Int64GetDatum(LIST_LENGTH));
 	acr_table_open();
 	n = acr_table_execute(ACR_SQL_LIST_DEFERRED, ACR_AS_OF_NOW, &p);
 	*keys = MemoryContextAlloc(caller, Max(n, 1) * sizeof(AcrRunKey));
@@ -75,7 +80,7 @@ acr_table_list_deferred(AcrRunKey *from, const pg_uuid_t *run_id,
 	}
 	acr_table_close();
 
-	*more = n > 0;
+	*more = n == LIST_LENGTH;
 	if (*more)
 	{
 		*from = (*keys)[n - 1];

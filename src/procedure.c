@@ -58,7 +58,10 @@ acr_procedure_begin(AcrProcedure *proc, FunctionCallInfo fcinfo,
 				 errmsg("%s cannot run inside a transaction block", name)));
 	PreventCommandDuringRecovery(name);
 
-	/* Looked up now, for while it sleeps the extension may be dropped, and made anew. */
+	/*
+	 * Looked up now, for while it sleeps the extension may be dropped, and
+	 * made anew.
+	 */
 	if (get_call_result_type(fcinfo, NULL, &proc->result) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	proc->result = BlessTupleDesc(proc->result);

@@ -233,14 +233,17 @@ const AcrSql acr_sql[ACR_N_SQL] = {
 		NULL, 2, {UUIDOID, UUIDOID}
 	},
 
-	/* from ($1, $2) on; $3 picks one run, if given; to be tried by $4 */
+	/*
+	 * $5 of them from ($1, $2) on; $3 picks one run, if given; to be tried by
+	 * $4
+	 */
 	[ACR_SQL_LIST_DEFERRED] = {
 		SQL("SELECT d.workspace_id, d.run_id FROM " DEFERRED " d"
 			" WHERE ROW(d.workspace_id, d.run_id)" GE "ROW($1, $2)"
 			" AND ($3 IS NULL OR d.run_id" EQ "$3)"
 			" AND d.next_attempt_at" LE "$4"
-			" ORDER BY d.workspace_id, d.run_id LIMIT 100"),
-		NULL, 4, {UUIDOID, UUIDOID, UUIDOID, TIMESTAMPTZOID}
+			" ORDER BY d.workspace_id, d.run_id LIMIT $5"),
+		NULL, 5, {UUIDOID, UUIDOID, UUIDOID, TIMESTAMPTZOID, INT8OID}
 	},
 	[ACR_SQL_POSTPONE_DEFERRED] = {
 		SQL("UPDATE " DEFERRED " d SET attempts = d.attempts" PLUS "1,"

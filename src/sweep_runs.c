@@ -163,6 +163,15 @@ step_limit(int64 max_runs, int64 done)
 	return Min(max_runs - done, acr_sweep_batch_size);
 }
 
+/* For whoever calls a long one by hand; of the last batch the result tells. */
+static void
+tell_progress(const char *what, int64 in_step, int64 done, bool more)
+{
+	if (in_step > 0 && more)
+		ereport(INFO,
+				(errmsg("%lld agent run(s) %s so far", (long long) done, what)));
+}
+
 /*
  * sweep_runs(stale_after interval default null, runner text default null,
  *			  max_runs bigint default null) returns bigint
@@ -171,7 +180,8 @@ step_limit(int64 max_runs, int64 done)
  * their rows, their last heartbeats and server start tells; or those of one
  * runner; at most max_runs.  Deferred finalizations are applied first, and a
  * run that has one is never aborted.  Rows that a client has locked are left
- * out.  Returns the number of runs made terminal.
+ * out.  Returns the number of runs made terminal; of a long sweep, an INFO after
+ * each batch tells how many by now.
  *
  * Errors: 22023 for a negative argument, 25006 in a read-only transaction or on
  * a standby.
@@ -197,10 +207,16 @@ acr_sweep_runs(PG_FUNCTION_ARGS)
 	acr_deferral_settle_all(NULL, max_runs, &tally);
 	acr_deferral_report(&tally);
 	while (cursor.more && tally.settled + aborted < max_runs)
-		aborted += acr_sweep_step(&filter, only_silent ? ACR_SWEPT_STALE_TEXT :
-								  ACR_SWEPT_BY_HAND_TEXT,
-								  step_limit(max_runs, tally.settled + aborted),
-								  &cursor);
+	{
+		int64		n = acr_sweep_step(&filter, only_silent ? ACR_SWEPT_STALE_TEXT :
+									   ACR_SWEPT_BY_HAND_TEXT,
+									   step_limit(max_runs, tally.settled + aborted),
+									   &cursor);
+
+		aborted += n;
+		tell_progress("aborted", n, aborted,
+					  cursor.more && tally.settled + aborted < max_runs);
+	}
 
 	acr_count_at_commit(ACR_SWEPT_STALE, aborted);
 	PG_RETURN_INT64(tally.settled + aborted);
@@ -211,7 +227,7 @@ acr_sweep_runs(PG_FUNCTION_ARGS)
  *
  * Deletes terminal runs that finished longer ago than that, at most max_runs;
  * never one that has a deferred finalization.  Rows that a client has locked
- * are left out.  Returns the number deleted.
+ * are left out.  Returns the number deleted, with INFOs likewise.
  *
  * Errors: 22004 for a null older_than, 22023 for a negative argument, 25006 in
  * a read-only transaction or on a standby.
@@ -227,6 +243,11 @@ acr_purge_runs(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("purge_runs()");
 	while (cursor.more && deleted < max_runs)
-		deleted += acr_purge_step(before, step_limit(max_runs, deleted), &cursor);
+	{
+		int64		n = acr_purge_step(before, step_limit(max_runs, deleted), &cursor);
+
+		deleted += n;
+		tell_progress("deleted", n, deleted, cursor.more && deleted < max_runs);
+	}
 	PG_RETURN_INT64(deleted);
 }

@@ -143,6 +143,16 @@ acr_work_task_failed(AcrWork *work, const ErrorData *failure)
 			 errhint("It is tried again in %d s.", acr_task_pause(task))));
 }
 
+/* What pg_stat_activity shows: the task, and how far it is. */
+static char *
+describe_activity(const AcrWork *work)
+{
+	if (work->done == 0)
+		return psprintf("ai_chat_run: %s", task_names[work->task]);
+	return psprintf("ai_chat_run: %s, %lld run(s) so far",
+					task_names[work->task], (long long) work->done);
+}
+
 /*
  * Runs a step of the current task.  Returns false if the task ends here: the
  * step failed, which is booked, or we have to leave.
@@ -150,7 +160,7 @@ acr_work_task_failed(AcrWork *work, const ErrorData *failure)
 bool
 acr_work_step(AcrWork *work, AcrUnitBody body)
 {
-	char	   *activity = psprintf("ai_chat_run: %s", task_names[work->task]);
+	char	   *activity = describe_activity(work);
 	AcrSettleTally tally = work->tally; /* what was committed so far */
 	ErrorData  *failure;
 
@@ -197,6 +207,7 @@ plan_next_visit(AcrWork *work)
 	work->any_active = work->any_deferred = true;
 	work->next_deferred = DT_NOBEGIN;
 	work->task = ACR_TASK_SWEEP_SILENT;
+	work->done = 0;
 	(void) acr_work_step(work, what_is_left_body);
 	if (work->leave)
 		return;
@@ -222,6 +233,7 @@ do_due_tasks(AcrWork *work)
 	for (int i = 0; i < ACR_N_TASKS && !work->leave; i++)
 	{
 		work->task = i;
+		work->done = 0;
 		if (current_task(work)->due <= now ||
 			(i == ACR_TASK_SETTLE && (work->visit.news & ACR_NEWS_DEFERRED) != 0))
 			acr_work_do_task(work);

@@ -31,8 +31,10 @@ static void
 settle_body(void *arg)
 {
 	AcrWork    *work = arg;
+	int64		before = work->tally.settled;
 
 	work->found = acr_deferral_settle_due(&work->from, &work->tally);
+	work->done_in_step = work->tally.settled - before;
 }
 
 static void

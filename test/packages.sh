@@ -47,7 +47,10 @@ as_newcomer() { chroot --userspec=newcomer:newcomer "$root" "${clean_env[@]}" HO
 # commands HEADING: what doc/packages.md shows below it.
 commands()
 {
-	awk -v heading="## $1" '/^#/ { inside = $0 == heading } inside && /^    / { print substr($0, 5) }' doc/packages.md
+	awk -v heading="## $1" '
+		/^```/ { shell = !shell && $0 == "```sh"; next }
+		shell && inside
+		!shell && /^## / { inside = $0 == heading }' doc/packages.md
 }
 
 make_debian()
@@ -110,7 +113,7 @@ try_pgxn()
 	quietly 'PGXN: a repository' as_newcomer bash -c 'cd ~/src/ai_chat_run && git init -q && git add -A &&
 		git -c user.name=newcomer -c user.email=newcomer@localhost commit -q -m all'
 	as_root pg_ctlcluster "$major" main start 2>/dev/null || true
-	quietly 'PGXN: the commands of doc/packages.md' run_commands PGXN
+	quietly 'PGXN: the commands of doc/packages.md' run_commands 'PGXN'
 	says '^ succeeded$'
 }
 
@@ -153,7 +156,7 @@ try_docker()
 		}
 	SCRIPT
 	{
-		commands Docker
+		commands 'Docker'
 		echo 'control stop'
 	} >>"$root/root/container"
 	in_buildah=(as_root env STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot)

@@ -123,14 +123,20 @@ find_missing()
 		packages+=" postgresql-$version-pgtap"
 }
 
-# Sets packages to the neighbours that are missing and that apt offers: a pooler, and modules that use the same hooks of
-# the server. Tests beside what is not there are skipped.
+# Whose packages start a service.
+services='pgbouncer prometheus prometheus-postgres-exporter prometheus-sql-exporter'
+
+# Sets packages to the neighbours that are missing and that apt offers: a pooler, what watches a server, and modules that use
+# the same hooks of the server. Tests beside what is not there are skipped.
 find_neighbours()
 {
 	local version name
 	packages=
 	[ "$scope" = test ] || return
-	has pgbouncer || [ -x /usr/sbin/pgbouncer ] || ! in_apt pgbouncer || packages+=" pgbouncer"
+	for name in $services
+	do
+		has "$name" || [ -x "/usr/sbin/$name" ] || ! in_apt "$name" || packages+=" $name"
+	done
 	version=$(debian_version)
 	[ -n "$version" ] || return
 	for name in cron:pg_cron hypopg:hypopg pg-qualstats:pg_qualstats pg-stat-kcache:pg_stat_kcache \
@@ -141,13 +147,13 @@ find_neighbours()
 	done
 }
 
-# The package of a server makes and starts a cluster "main" unless its configuration says no, and that of a pooler starts
-# its service unless there is a policy: say no, in files of our own and for as long as the installation takes. What is
+# The package of a server makes and starts a cluster "main" unless its configuration says no, and those of neighbours start
+# their services unless there is a policy: say no, in files of our own and for as long as the installation takes. What is
 # there already is neither upgraded nor restarted, so that a running server of the user's is left alone.
 install_missing()
 {
 	local conf_dir=/etc/postgresql-common/createcluster.d policy=/usr/sbin/policy-rc.d
-	local conf=$conf_dir/zz-ai-chat-run-setup.conf
+	local conf=$conf_dir/zz-ai-chat-run-setup.conf name
 
 	say "installing ${packages# }, $why; no database cluster is made or touched, no service started"
 	ours=$conf
@@ -157,7 +163,8 @@ install_missing()
 	if [ ! -e "$policy" ]
 	then
 		ours+=" $policy"
-		printf '%s\n' '#!/bin/sh' 'case "$*" in *pgbouncer*) exit 101 ;; esac' | as_root tee "$policy" >/dev/null || exit 1
+		printf '%s\n' '#!/bin/sh' 'case "$*" in *pgbouncer* | *prometheus*) exit 101 ;; esac' |
+			as_root tee "$policy" >/dev/null || exit 1
 		as_root chmod 755 "$policy"
 	fi
 	# shellcheck disable=SC2086 # a list of words
@@ -166,7 +173,10 @@ install_missing()
 		say "apt-get could not install ${packages# }"
 		exit 1
 	fi
-	case "$packages " in *" pgbouncer "*) leave_service_off pgbouncer ;; esac
+	for name in $services
+	do
+		case "$packages " in *" $name "*) leave_service_off "$name" ;; esac
+	done
 	# shellcheck disable=SC2086 # a list of words
 	as_root rm -f $ours
 	trap - EXIT
@@ -176,6 +186,7 @@ install_missing()
 leave_service_off()
 {
 	as_root update-rc.d "$1" disable >&2
+	if has systemctl; then as_root systemctl disable "$1" >&2; fi
 	as_root service "$1" stop >&2
 }
 

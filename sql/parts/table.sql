@@ -36,7 +36,7 @@ LANGUAGE c IMMUTABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'acr_is_run_status';
 
 COMMENT ON FUNCTION ai_chat_run.is_run_status(text) IS
-'Is this the status of a run: pending, running, succeeded, failed or aborted?';
+'Is this the status of a run: pending, running, succeeded, failed or aborted? For a check of the table.';
 
 CREATE FUNCTION ai_chat_run.is_terminal_status(status text)
 RETURNS boolean
@@ -44,7 +44,7 @@ LANGUAGE c IMMUTABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'acr_is_terminal_status';
 
 COMMENT ON FUNCTION ai_chat_run.is_terminal_status(text) IS
-'Is this the status of a run that has ended: succeeded, failed or aborted?';
+'Is this the status of a run that has ended: succeeded, failed or aborted? For checks of the tables.';
 
 -- The checks are functions: the server reads the text of a check anew for each
 -- statement that writes, and that of a list of words is long.
@@ -121,7 +121,8 @@ LANGUAGE c VOLATILE
 AS 'MODULE_PATHNAME', 'acr_terminal_is_final';
 
 COMMENT ON FUNCTION ai_chat_run.terminal_is_final() IS
-'Trigger function: refuses to reopen a terminal run or to change its status, finished_at, error, chat or workspace (RN410).';
+'Trigger function: refuses to reopen a terminal run or to change its status, finished_at, error, chat or workspace.
+Errors: RN410; 39P01 as any other trigger.';
 
 CREATE FUNCTION ai_chat_run.run_inserted()
 RETURNS trigger
@@ -129,7 +130,8 @@ LANGUAGE c VOLATILE
 AS 'MODULE_PATHNAME', 'acr_run_inserted';
 
 COMMENT ON FUNCTION ai_chat_run.run_inserted() IS
-'Trigger function: lets the background worker know that there may be an active run, and wakes who waits for its stop.';
+'Trigger function: lets the background worker know that there may be an active run, and wakes who waits for its stop.
+Errors: 39P01 as any other trigger.';
 
 -- Without a condition: the server would read that anew for each statement.
 CREATE TRIGGER run_inserted
@@ -152,7 +154,8 @@ LANGUAGE c VOLATILE
 AS 'MODULE_PATHNAME', 'acr_run_deleted';
 
 COMMENT ON FUNCTION ai_chat_run.run_deleted() IS
-'Trigger function: wakes who waits for a run that is gone.';
+'Trigger function: wakes who waits for a run that is gone.
+Errors: 39P01 as any other trigger.';
 
 -- The condition keeps the deletion of old runs, which nobody waits for, quick.
 CREATE TRIGGER run_deleted
@@ -169,7 +172,8 @@ LANGUAGE c VOLATILE
 AS 'MODULE_PATHNAME', 'acr_runs_truncated';
 
 COMMENT ON FUNCTION ai_chat_run.runs_truncated() IS
-'Trigger function: wakes who waits for any run.';
+'Trigger function: wakes who waits for any run.
+Errors: 39P01 as any other trigger.';
 
 CREATE TRIGGER runs_truncated
 	AFTER TRUNCATE ON ai_chat_run.ai_chat_runs

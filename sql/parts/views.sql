@@ -77,7 +77,7 @@ LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'acr_stats_reset';
 
 COMMENT ON FUNCTION ai_chat_run.stats_reset() IS
-'Sets the counters of the current database to zero.';
+'Sets the counters of the current database to zero. Does nothing without preloading.';
 
 -- A barrier: a condition of whoever looks must not see the runs that have ended.
 CREATE VIEW ai_chat_run.active_runs WITH (security_barrier) AS
@@ -102,7 +102,27 @@ CROSS JOIN LATERAL ai_chat_run.live_state(r.id, r.runner) l
 WHERE r.status IN ('pending', 'running');
 
 COMMENT ON VIEW ai_chat_run.active_runs IS
-'The active runs of this database: how old, when their runners were last heard, through the row or a heartbeat, whether a stop is requested, whether their end is deferred, and whether their runner is attached.';
+'The active runs of this database, with what is known of their runners.';
+COMMENT ON COLUMN ai_chat_run.active_runs.run_id IS
+'The run: column id of ai_chat_runs.';
+COMMENT ON COLUMN ai_chat_run.active_runs.chat_id IS
+'The chat whose turn this is.';
+COMMENT ON COLUMN ai_chat_run.active_runs.workspace_id IS
+'The workspace (tenant) of the chat.';
+COMMENT ON COLUMN ai_chat_run.active_runs.runner IS
+'Name of the application process that executes the run, if it told.';
+COMMENT ON COLUMN ai_chat_run.active_runs.age IS
+'How long ago the run was begun; null if a direct writer set no finite time.';
+COMMENT ON COLUMN ai_chat_run.active_runs.last_seen IS
+'When the runner was last heard, through the row or a heartbeat, whichever is later.';
+COMMENT ON COLUMN ai_chat_run.active_runs.step_count IS
+'Number of finished steps.';
+COMMENT ON COLUMN ai_chat_run.active_runs.stop_requested IS
+'Whether a stop is requested, if only in shared memory.';
+COMMENT ON COLUMN ai_chat_run.active_runs.deferred IS
+'Whether its end is decided and waits to be written.';
+COMMENT ON COLUMN ai_chat_run.active_runs.attached IS
+'Whether its runner is attached.';
 
 CREATE VIEW ai_chat_run.stats AS
 SELECT d.datname, c.*
@@ -111,7 +131,43 @@ JOIN pg_catalog.pg_database d ON d.oid = c.datid
 WHERE d.datallowconn;
 
 COMMENT ON VIEW ai_chat_run.stats IS
-'What was counted in each database since server start or stats_reset().';
+'What was counted in each database since server start or stats_reset(); empty without preloading.';
+COMMENT ON COLUMN ai_chat_run.stats.datname IS
+'Name of the database.';
+COMMENT ON COLUMN ai_chat_run.stats.datid IS
+'OID of the database.';
+COMMENT ON COLUMN ai_chat_run.stats.begun IS
+'Runs begun.';
+COMMENT ON COLUMN ai_chat_run.stats.rejected IS
+'Begins that were refused, since the chat had an active run.';
+COMMENT ON COLUMN ai_chat_run.stats.finalized_succeeded IS
+'Runs ended by finalize_run() as completed.';
+COMMENT ON COLUMN ai_chat_run.stats.finalized_failed IS
+'Runs ended by finalize_run() with an error.';
+COMMENT ON COLUMN ai_chat_run.stats.finalized_aborted IS
+'Runs ended by finalize_run() as aborted, or by supersede_run() with force.';
+COMMENT ON COLUMN ai_chat_run.stats.retries IS
+'Further tries of finalize_run(), after failed ones.';
+COMMENT ON COLUMN ai_chat_run.stats.deferred IS
+'Ends that were deferred.';
+COMMENT ON COLUMN ai_chat_run.stats.settled_later IS
+'Deferred ends that were applied.';
+COMMENT ON COLUMN ai_chat_run.stats.swept_at_boot IS
+'Runs aborted by the boot sweep.';
+COMMENT ON COLUMN ai_chat_run.stats.swept_stale IS
+'Runs aborted for their silence, or by sweep_runs().';
+COMMENT ON COLUMN ai_chat_run.stats.swept_departed IS
+'Runs aborted since their runner had departed, or was started anew.';
+COMMENT ON COLUMN ai_chat_run.stats.stops IS
+'Stops requested, each run once.';
+COMMENT ON COLUMN ai_chat_run.stats.heartbeats IS
+'Calls of heartbeat().';
+COMMENT ON COLUMN ai_chat_run.stats.waits IS
+'Calls that wait: of await_run(), await_stop(), await_stops() and supersede_run().';
+COMMENT ON COLUMN ai_chat_run.stats.untracked IS
+'How often a run found no place in shared memory: see ai_chat_run.max_active_runs.';
+COMMENT ON COLUMN ai_chat_run.stats.stats_reset IS
+'Since when these are counted.';
 
 CREATE VIEW ai_chat_run.workers AS
 SELECT d.datname, v.*
@@ -120,7 +176,25 @@ JOIN pg_catalog.pg_database d ON d.oid = v.datid
 WHERE d.datallowconn;
 
 COMMENT ON VIEW ai_chat_run.workers IS
-'The background worker''s visits to each database: when its boot sweep was done, how many runs that aborted, the last error, when the next visit is due.';
+'What the background worker knows of each database, and when it will be there next; empty without preloading.';
+COMMENT ON COLUMN ai_chat_run.workers.datname IS
+'Name of the database.';
+COMMENT ON COLUMN ai_chat_run.workers.datid IS
+'OID of the database.';
+COMMENT ON COLUMN ai_chat_run.workers.has_extension IS
+'Whether the extension was there at the last visit.';
+COMMENT ON COLUMN ai_chat_run.workers.boot_sweep_done_at IS
+'When the boot sweep was done; null: not yet.';
+COMMENT ON COLUMN ai_chat_run.workers.runs_swept IS
+'Runs that the boot sweep aborted.';
+COMMENT ON COLUMN ai_chat_run.workers.last_error IS
+'The last error since server start, which may be over.';
+COMMENT ON COLUMN ai_chat_run.workers.last_error_at IS
+'When that was.';
+COMMENT ON COLUMN ai_chat_run.workers.working IS
+'Whether a worker is there just now.';
+COMMENT ON COLUMN ai_chat_run.workers.next_due IS
+'When the next visit is due; null: nothing is.';
 
 CREATE FUNCTION ai_chat_run.health(
 	OUT check_name text,

@@ -384,8 +384,8 @@ FROM unnest(ARRAY[
 
 -- ---- comments ----
 
--- Everything that is a member of the extension, and the parts of its tables; what a view shows is said by its own comment. What the server makes by itself has
--- none: row types, and since 18 the constraints behind NOT NULL. A key's index bears its constraint's comment.
+-- Everything that is a member of the extension, and the parts of its tables and views. What the server makes by itself
+-- has none: row types, and since 18 the constraints behind NOT NULL. A key's index bears its constraint's comment.
 CREATE TEMP VIEW described AS
 	WITH members AS (
 		SELECT d.classid, d.objid, d.objsubid
@@ -396,7 +396,7 @@ CREATE TEMP VIEW described AS
 		UNION
 		SELECT m.classid, a.attrelid, a.attnum FROM pg_attribute a JOIN members m ON m.objid = a.attrelid
 				JOIN pg_class c ON c.oid = a.attrelid
-			WHERE m.classid = 'pg_class'::regclass AND a.attnum > 0 AND NOT a.attisdropped AND c.relkind = 'r'
+			WHERE m.classid = 'pg_class'::regclass AND a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'v')
 		UNION
 		SELECT c.tableoid, c.oid, 0 FROM pg_constraint c JOIN members m ON m.objid = c.conrelid
 			WHERE m.classid = 'pg_class'::regclass AND c.contype <> 'n'
@@ -420,7 +420,7 @@ SELECT is_empty(
 SELECT set_eq(
 	$$SELECT DISTINCT type FROM described$$,
 	$$VALUES ('extension'), ('table'), ('table column'), ('table constraint'), ('index'), ('trigger'), ('function'),
-		('procedure'), ('view')$$,
+		('procedure'), ('view'), ('view column')$$,
 	'as was looked up for everything the extension has');
 
 SELECT * FROM finish();

@@ -29,6 +29,7 @@ my $BUSY = chat(1);
 my ($busy_run, $locked_run, $settled_run) = map { begin_run($node, 'postgres', $_) } 1 .. 3;
 $node->safe_psql('postgres', "SELECT ai_chat_run.finalize_run('$settled_run', '$WS', 'completed')");
 my $holder = $node->background_psql('postgres');
+$holder->set_query_timer_restart;    # it lives as long as the test
 $holder->query_safe("SELECT ai_chat_run.attach_runner('taken')");
 
 my $PREPARE = <<~SQL;
@@ -174,6 +175,9 @@ my @flat = (
 	{
 		name => 'calls of a runner',
 		n => how_often(500, 100_000),
+
+		# is_locally_active() looks at the row once a minute, and keeps the plan for that.
+		once => "SELECT ai_chat_run.is_locally_active('$settled_run');\n",
 		round => <<~SQL,
 			SELECT ai_chat_run.heartbeat('$busy_run', '$WS');
 			SELECT ai_chat_run.record_step('$busy_run', '$WS', 3);
@@ -471,6 +475,7 @@ for my $way (@flat)
 	stays_flat($way->{name}, $before, $after);
 	$holder->query_safe('ROLLBACK') if $way->{holder};
 }
+$holder->query_safe('SELECT 1');
 $holder->quit;
 $node->stop;
 done_testing();

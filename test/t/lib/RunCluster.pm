@@ -225,6 +225,7 @@ sub start_waiting
 {
 	my ($node, $db, $call) = @_;
 	my $session = $node->background_psql($db, on_error_stop => 0);
+	$session->set_query_timer_restart;
 	my $pid = $session->query_safe('SELECT pg_backend_pid()');
 
 	start_call($session, $call);

@@ -4,7 +4,7 @@ use strict;
 use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
-use Document;
+use Documents;
 use IO::Uncompress::Unzip;
 use JSON::PP ();
 use PostgreSQL::Test::Cluster;
@@ -131,7 +131,8 @@ my $guard = "\\echo Use \"ALTER EXTENSION ai_chat_run UPDATE TO '$version'\" to 
 is_deeply([ sh($rules, 'bash test/releases.sh .') ], [ 0, '' ], 'the rules of releases are kept');
 
 # After a release, with a delta.
-my $keep = (commands("$checkout/doc/upgrades.md", 'What a contributor does'))[1];
+my ($keep) = map { join "\n", @{ $_->{lines} } } grep { $_->{language} eq 'sh' && "@{ $_->{lines} }" =~ /SHA256SUMS/ }
+  @{ read_document('doc/upgrades.md')->{blocks} };
 spew("$rules/$delta", "${guard}SELECT;\n");
 ($status, $out) = sh($rules, "sed -i 's/^## $release (unreleased)/## $release (2026-12-01)/' CHANGELOG.md &&"
 	  . " bash -e -c 'PG_CONFIG=\$1 && export PG_CONFIG && eval \"\$0\"' '" . $keep =~ s/'/'\\''/gr . "' '$pg_config'");

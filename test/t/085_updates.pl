@@ -5,7 +5,7 @@ use strict;
 use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
-use Document;
+use Documents;
 use ExtensionCatalog;
 use PostgreSQL::Test::Utils;
 use RunCluster;
@@ -218,7 +218,8 @@ $node->safe_psql('postgres', "DROP DATABASE $_") for 'fresh', 'updated_1';
 # Two databases of an old version, one of which has a name to be quoted, and one without the extension.
 $node->safe_psql('postgres', qq(CREATE DATABASE "$_")) for 'old', 'old too', 'without';
 $node->safe_psql($_, "CREATE EXTENSION ai_chat_run VERSION '$older'") for 'old', 'old too';
-my ($see, $update, $update_all) = commands("$FindBin::RealBin/../../doc/upgrades.md", 'What an operator does');
+my ($see, $update, $update_all) = map { join "\n", @{ $_->{lines} } } grep { $_->{language} eq 'sh' }
+  @{ read_document('doc/upgrades.md')->{blocks} };
 
 # paste(DATABASE, COMMANDS): into a shell of somebody whose psql reaches that database without saying how.
 sub paste
