@@ -133,7 +133,8 @@ try_docker()
 	cat >"$root/root/container" <<-'SCRIPT'
 		set -e
 		as_postgres() { setpriv --reuid=postgres --regid=postgres --init-groups "$@"; }
-		control() { as_postgres pg_ctl -D /var/lib/postgresql/data -l /tmp/log -w "$@"; }
+		# It shares our network, where the port may be taken.
+		control() { as_postgres pg_ctl -D /var/lib/postgresql/data -l /tmp/log -w -o "-c listen_addresses=''" "$@"; }
 		docker()
 		{
 			case $1 in
