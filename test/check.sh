@@ -107,7 +107,8 @@ private_install "$pg_config" || fatal "the private installation failed"
 
 # The user who runs the servers may not be able to read the checkout.
 mkdir "$STAGE/checkout"
-cp -Rp Makefile ./*.control ./*.md doc sql src test expected "$STAGE/checkout/" || fatal "could not copy the tests"
+cp -Rp Makefile ./*.control ./*.md LICENSE META.json.in Dockerfile .dockerignore .gitignore debian doc sql src test expected \
+	"$STAGE/checkout/" || fatal "could not copy the tests"
 chown -hR "$RUN_USER" "$STAGE"
 cd "$STAGE/checkout" || fatal "could not enter $STAGE"
 export STAGE TALLY

@@ -24,6 +24,7 @@ tidy()
 only 'PG_VERSION_NUM' src/compat.h
 only '"executor/spi\.h"' src/run_table.c
 only 'OPERATOR\(pg_catalog' src/run_sql.c
+bash test/releases.sh || failed=1
 
 # A server is needed for its headers and its make rules, none is installed for this.
 pg_config=$("${PG_CONFIG:-pg_config}" --bindir 2>/dev/null)/pg_config

@@ -22,6 +22,9 @@ my %elsewhere = (
 	'promtool check rules doc/monitoring/alerts.yml' => [ 'test/t/081_monitoring.pl', "'check', 'rules'" ],
 	'promtool test rules test/monitoring/alerts.test.yml' => [ 'test/t/081_monitoring.pl', "'test', 'rules'" ]);
 
+# Documents whose commands are run by a script of their own, since they install packages.
+my %script = ('doc/packages.md' => 'test/packages.sh');
+
 # The languages that this test runs, or that are not to be run.
 my %own = map { $_ => 1 } qw(sql sh conf text);
 
@@ -49,7 +52,7 @@ chmod 0755, "$scratch/bin/sudo" or die "could not make sudo: $!";
 
 check_form($_) for @documents;
 configure($_) for grep { blocks_of($_, 'conf') } @documents;
-play($_) for grep { blocks_of($_, 'sql', 'sh') } @documents;
+play($_) for grep { blocks_of($_, 'sql', 'sh') && !$script{ $_->{path} } } @documents;
 check_elsewhere();
 done_testing();
 
@@ -223,6 +226,13 @@ sub check_commands
 # What is run elsewhere is still told, and still run.
 sub check_elsewhere
 {
+	for my $path (sort keys %script)
+	{
+		my $script = slurp_file("$CHECKOUT/$script{$path}");
+		ok(index($script, $path) >= 0, "$script{$path} runs the commands of $path");
+		like($script, qr/commands '\Q$_\E'/, "those of $_") for map { /^## (.*)/ } @{ read_document($path)->{lines} };
+	}
+
 	my %told = map { $_ => 1 } map { commands($_) } map { blocks_of($_, 'sh') } @documents;
 
 	for my $command (sort keys %elsewhere)
