@@ -5,7 +5,7 @@ import { Connections, needsPreload } from './connections.js';
 import { Database } from './database.js';
 import { Doubts } from './doubts.js';
 import { ClosedError, RunAlreadyActiveError, RunNotFinalizedError } from './errors.js';
-import { isInDoubt, isTransient } from './failures.js';
+import { isInDoubt, isSqlState, isTransient } from './failures.js';
 import { Heartbeat } from './heartbeat.js';
 import { LocalRuns, sameId } from './local_runs.js';
 import { deadlineAfter, now, Pauses, sleep, within } from './pauses.js';
@@ -14,6 +14,7 @@ import { StopWatch } from './stop_watch.js';
 import { Waits } from './waits.js';
 
 const TRY_BEGIN = 'SELECT outcome, run_id FROM ai_chat_run.try_begin_run($1, $2, $3, $4, $5, $6)';
+const FINALIZE = 'SELECT ai_chat_run.finalize_run($1, $2, $3, $4) AS outcome';
 const SUPERSEDE = 'CALL ai_chat_run.supersede_run($1, $2, $3, $4, $5, $6::interval, $7, NULL, NULL)';
 const AWAIT_RUN = 'CALL ai_chat_run.await_run($1, $2, $3::interval, NULL, NULL)';
 
@@ -21,6 +22,9 @@ const AWAIT_RUN = 'CALL ai_chat_run.await_run($1, $2, $3::interval, NULL, NULL)'
 const SLICE = 30_000;
 
 const silent = () => {};
+
+/** What the server refuses as it stands, whenever it comes: no decision of how a run ends. */
+const isRefusal = (error) => isSqlState(error.code) && error.code.startsWith('22');
 const interval = (ms) => `${Math.floor(ms)} ms`;
 
 /** What PostgreSQL's text cannot hold, and what a catch clause may catch. */
@@ -65,7 +69,7 @@ export class AiChatRuns {
 	#closed;
 
 	constructor({ pool, runner, direct, attach, incarnation = randomUUID(), heartbeatInterval = 5000, patience = 10_000,
-		logger = console }) {
+		tryTime = 15_000, logger = console }) {
 		if (typeof pool?.connect !== 'function')
 			throw new TypeError('pool must be a Pool of the package "pg"');
 		if (typeof runner !== 'string' || runner === '' || Buffer.byteLength(runner) > 127)
@@ -77,7 +81,7 @@ export class AiChatRuns {
 
 		const connections = new Connections(pool, direct, `ai_chat_run ${runner}`.slice(0, 63));
 		const shared = { runner, runs: this.#runs, logger: this.#logger };
-		this.#database = new Database(pool, this.#logger);
+		this.#database = new Database(pool, this.#logger, tryTime);
 		this.#waits = new Waits(connections);
 		this.#doubts = new Doubts({ ...shared, database: this.#database });
 		this.#heartbeat = new Heartbeat({
@@ -241,13 +245,10 @@ export class AiChatRuns {
 			return this.#writeEnd(runId, workspaceId, decision, options);
 		// The first who ends it decides. If he could not write that, the next one tries, with what the first decided.
 		while (run.finalizing) {
-			if (await within(run.finalizing, options.deadline - now(), () => new RunNotFinalizedError(runId), signal)
-				.then(() => true, (failure) => {
-					if (!run.finalizing)
-						return false;
-					throw failure;
-				}))
-				return 'already_finalized';
+			const theirs = run.finalizing.then((outcome) => (outcome === 'finalized' ? 'already_finalized' : outcome), silent);
+			const outcome = await within(theirs, options.deadline - now(), () => new RunNotFinalizedError(runId), signal);
+			if (outcome)
+				return outcome;
 		}
 		return this.#finalize(run, run.decision ?? decision, options);
 	}
@@ -263,8 +264,7 @@ export class AiChatRuns {
 			return outcome;
 		} catch (failure) {
 			run.finalizing = null;
-			// What the server refuses as it stands was no decision.
-			if (String((failure.cause ?? failure).code).startsWith('22'))
+			if (isRefusal(failure))
 				run.state = stateBefore;
 			else
 				run.decision = decision;
@@ -272,17 +272,20 @@ export class AiChatRuns {
 		}
 	}
 
-	async #writeEnd(runId, workspaceId, { turnStatus, error }, options) {
+	/** `deadline` null: one try, of which nobody needs to hear. */
+	async #writeEnd(runId, workspaceId, { turnStatus, error }, { deadline, signal }) {
+		const values = [runId, workspaceId, turnStatus, error];
 		try {
-			const { rows } = await this.#database.again('SELECT ai_chat_run.finalize_run($1, $2, $3, $4) AS outcome',
-				[runId, workspaceId, turnStatus, error], { ...options, what: `could not finalize run ${runId}` });
+			const { rows } = await (deadline === null ? this.#database.once(FINALIZE, values)
+				: this.#database.again(FINALIZE, values, { deadline, signal, what: `could not finalize run ${runId}` }));
 			if (rows[0].outcome === 'deferred')
 				this.#logger.warn(`the end of run ${runId} is deferred: the server will write it when it can`);
 			return rows[0].outcome;
 		} catch (failure) {
-			if (String(failure.code).startsWith('22'))
+			if (isRefusal(failure))
 				throw failure;
-			this.#logger.error(`run ${runId} left NON-TERMINAL ('running'): ${failure.message}`);
+			if (deadline !== null)
+				this.#logger.error(`run ${runId} left NON-TERMINAL ('running'): ${failure.message}`);
 			throw new RunNotFinalizedError(runId, { cause: failure });
 		}
 	}
@@ -290,38 +293,29 @@ export class AiChatRuns {
 	/** What is due from time to time; tells whether there is more. */
 	async #catchUp() {
 		for (const run of this.#runs.all().filter(({ decision, finalizing }) => decision && !finalizing))
-			await this.#finalize(run, run.decision, { deadline: now() }).catch(silent);
+			await this.#finalize(run, run.decision, { deadline: null }).catch(silent);
 		return this.#doubts.look((chatId) => this.#superseding.has(chatId));
 	}
 
 	async requestStop(runId, workspaceId) {
 		const run = this.#runs.get(runId, workspaceId);
-		try {
-			const { rows } = await this.#ask('SELECT ai_chat_run.request_stop($1, $2) AS stopped', [runId, workspaceId]);
-			return rows[0].stopped || Boolean(run);
-		} catch (error) {
-			if (!run)
-				throw error;
-			this.#logger.warn(`could not record the stop of run ${runId}: ${error.message}`);
-			return true;
-		} finally {
-			// Ours, so no server is needed to tell us.
-			run?.fire('stop');
-		}
+		const row = await this.#recordStop('SELECT ai_chat_run.request_stop($1, $2) AS stopped', [runId, workspaceId], run);
+		return Boolean(row.stopped || run);
 	}
 
 	async requestStopForChat(chatId, workspaceId) {
-		const runs = this.#runs.ofChat(chatId, workspaceId);
-		try {
-			const { rows } = await this.#ask('SELECT ai_chat_run.request_stop_for_chat($1, $2) AS id', [chatId, workspaceId]);
-			return rows[0].id ?? undefined;
-		} catch (error) {
-			if (runs.length === 0)
-				throw error;
-			this.#logger.warn(`could not record the stop of run ${runs[0].id}: ${error.message}`);
-			runs[0].fire('stop');
-			return runs[0].id;
-		}
+		const [run] = this.#runs.ofChat(chatId, workspaceId);
+		const row = await this.#recordStop('SELECT ai_chat_run.request_stop_for_chat($1, $2) AS id', [chatId, workspaceId], run);
+		return row.id ?? run?.id;
+	}
+
+	/** A run of our own is stopped in any case, and its user does not wait for a server that is away. */
+	async #recordStop(text, values, run) {
+		if (!run)
+			return (await this.#ask(text, values)).rows[0];
+		const row = await this.#bestEffort(text, values, `could not record the stop of run ${run.id}`);
+		run.fire('stop');
+		return row ?? {};
 	}
 
 	async getRun(runId, workspaceId) {

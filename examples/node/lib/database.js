@@ -7,31 +7,40 @@ import { now, Pauses, sleep, within } from './pauses.js';
 
 const ignore = () => {};
 
-// For how long a single try may wait for a connection and for its answer. A server that is reached but does not answer
-// (a network that swallows packets, a stopped machine) looks like one that thinks.
-export const TRY_TIME = 15_000;
+// An idle connection that is lost is an event of the pool's, which ends the process where nobody listens. Ours stays, since
+// the pool outlives us.
+const heard = new WeakSet();
+
+function listenTo(pool) {
+	if (!heard.has(pool))
+		pool.on('error', ignore);
+	heard.add(pool);
+}
 
 export class Database {
 	#pool;
 	#logger;
+	#tryTime;
 	#closed = new AbortController();
-	#onPoolError;
 
-	constructor(pool, logger) {
+	/**
+	 * `tryTime` is for how long a single try may wait for a connection and for its answer. A server that is reached but does
+	 * not answer (a network that swallows packets, a stopped machine) looks like one that thinks.
+	 */
+	constructor(pool, logger, tryTime) {
 		this.#pool = pool;
 		this.#logger = logger;
+		this.#tryTime = tryTime;
 		// Each statement under way listens.
 		setMaxListeners(0, this.#closed.signal);
-		// An idle connection that is lost is an event of the pool's, which ends the process where nobody listens.
-		this.#onPoolError = (error) => logger.debug(`an idle connection of the pool was lost: ${error.message}`);
-		pool.on('error', this.#onPoolError);
+		listenTo(pool);
 	}
 
 	/** One try. Through the pool as it is; the connection goes back to it, or is thrown away if it may be of no use. */
-	async once(text, values, { ms = TRY_TIME, signal = this.#closed.signal } = {}) {
+	async once(text, values, { ms = Infinity, signal = this.#closed.signal } = {}) {
 		if (this.#closed.signal.aborted || this.#pool.ending)
 			throw new ClosedError();
-		const until = now() + Math.min(ms, TRY_TIME);
+		const until = now() + Math.min(ms, this.#tryTime);
 		const client = await this.#checkOut(until, signal);
 		// The driver tells of a lost connection twice: to the query, and as an event that has to be listened to.
 		client.on('error', ignore);
@@ -91,7 +100,6 @@ export class Database {
 	/** Ends what is under way. The pool is the application's, which may use it further. */
 	close() {
 		this.#closed.abort(new ClosedError());
-		this.#pool.removeListener('error', this.#onPoolError);
 	}
 }
 

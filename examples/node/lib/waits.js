@@ -1,6 +1,7 @@
 // Calls that wait, each on a connection of its own: a few at a time, the others wait for their turn.
-import { now, within } from './pauses.js';
+import { setMaxListeners } from 'node:events';
 import { TimeoutError } from './failures.js';
+import { now, within } from './pauses.js';
 
 const AT_ONCE = 5;
 const LATE = 10_000;
@@ -10,10 +11,11 @@ export class Waits {
 	#closing = new AbortController();
 	#open = 0;
 	#queue = [];
-	#ending = new Set();
 
 	constructor(connections) {
 		this.#connections = connections;
+		// Each call that waits listens.
+		setMaxListeners(0, this.#closing.signal);
 	}
 
 	/**
