@@ -206,10 +206,12 @@ test('close ends the turns, and then what did not end', async () => {
 	const runs = new AiChatRuns({ pool, runner: 'closing', logger: memory() });
 	const polite = await runs.beginRun({ chatId: randomUUID(), workspaceId });
 	const deaf = await runs.beginRun({ chatId: randomUUID(), workspaceId });
-	const waiting = assert.rejects(runs.awaitSettled(deaf.runId, workspaceId, { timeout: 600_000 }), ClosedError);
+	const foreign = await begin();
+	const waiting = assert.rejects(runs.awaitSettled(foreign.runId, workspaceId, { timeout: 600_000 }), ClosedError);
 	polite.signal.addEventListener('abort', () => runs.finalizeRun(polite.runId, workspaceId, 'error', polite.signal.reason));
 	await runs.close({ timeout: 300 });
 	await waiting;
+	await here.finalizeRun(foreign.runId, workspaceId, 'completed');
 	assert.equal(deaf.signal.reason.why, 'closed');
 	assert.match((await here.getRun(polite.runId, workspaceId)).error, /is about to end/);
 	assert.deepEqual(await here.awaitSettled(deaf.runId, workspaceId), { status: 'aborted', error: 'The process was closed.' });
