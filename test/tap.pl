@@ -1,7 +1,8 @@
 # tap.pl SUITE FAILED_FILES [--pgtap SOCKET_DIRECTORY DATABASE] FILE...
 #
 # Runs TAP tests as prove does, or pgTAP tests as pg_prove does, but counts assertions exactly: adds the line
-# "SUITE passed failed skipped" to the file that TALLY names. Lists the failed files in FAILED_FILES.
+# "SUITE passed failed skipped" to the file that TALLY names. Lists the failed files in FAILED_FILES. Tests in JavaScript
+# are run by node, those in Python by the program that PYTHON names.
 use strict;
 use warnings;
 use TAP::Harness;
@@ -10,7 +11,13 @@ my ($suite, $failed_files) = splice @ARGV, 0, 2;
 my %options = (
 	jobs => $ENV{JOBS} || 2,
 	verbosity => $ENV{HARNESS_VERBOSE} || 0,
-	failures => 1);
+	failures => 1,
+	exec => sub {
+		my (undef, $file) = @_;
+		return [ qw(node --test-reporter=tap), $file ] if $file =~ /\.js$/;
+		return [ $ENV{PYTHON}, $file ] if $file =~ /\.py$/;
+		return;
+	});
 
 if (@ARGV && $ARGV[0] eq '--pgtap')
 {
