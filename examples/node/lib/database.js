@@ -7,14 +7,14 @@ import { now, Pauses, sleep, within } from './pauses.js';
 
 const ignore = () => {};
 
-// An idle connection that is lost is an event of the pool's, which ends the process where nobody listens. Ours stays, since
-// the pool outlives us.
+// The driver tells of a lost connection not only to its query, but also as an event of the client's, or of the pool's if the
+// client is idle; and where nobody listens, that ends the process. Both live on when we are done with them.
 const heard = new WeakSet();
 
-function listenTo(pool) {
-	if (!heard.has(pool))
-		pool.on('error', ignore);
-	heard.add(pool);
+function listenTo(emitter) {
+	if (!heard.has(emitter))
+		emitter.on('error', ignore);
+	heard.add(emitter);
 }
 
 export class Database {
@@ -42,8 +42,6 @@ export class Database {
 			throw new ClosedError();
 		const until = now() + Math.min(ms, this.#tryTime);
 		const client = await this.#checkOut(until, signal);
-		// The driver tells of a lost connection twice: to the query, and as an event that has to be listened to.
-		client.on('error', ignore);
 		let lost;
 		try {
 			return await within(client.query(text, values), until - now(),
@@ -52,13 +50,20 @@ export class Database {
 			lost = isInDoubt(error) || signal.aborted;
 			throw error;
 		} finally {
-			client.removeListener('error', ignore);
 			client.release(lost);
 		}
 	}
 
 	async #checkOut(until, signal) {
-		const connecting = this.#pool.connect();
+		// From the very step in which the pool does not listen any more: a promise would be a step late.
+		const connecting = new Promise((resolve, reject) => {
+			this.#pool.connect((error, client) => {
+				if (error)
+					return reject(error);
+				listenTo(client);
+				resolve(client);
+			});
+		});
 		try {
 			return await within(connecting, until - now(),
 				() => new TimeoutError('the pool had no connection in time', false), signal);

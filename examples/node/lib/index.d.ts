@@ -2,7 +2,7 @@
  * A pool of the package "pg": what is needed of it, for these types to need no others.
  */
 export interface PgPool {
-	connect(): Promise<any>;
+	connect(callback: (...args: any[]) => void): unknown;
 	on(event: 'error', listener: (...args: any[]) => void): unknown;
 	readonly options?: object;
 }
