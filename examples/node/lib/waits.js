@@ -67,7 +67,7 @@ export class Waits {
 		const { client, pooled, lost, ask } = await this.#connections.open(signal);
 		try {
 			if (pooled && Object.keys(settings).length > 0)
-				throw new Error('this call needs the option "direct", a connection past the pooler');
+				throw new TypeError('this call needs the option "direct", a connection past the pooler');
 			for (const [name, value] of Object.entries(settings))
 				await ask('SELECT set_config($1, $2, false)', [name, value]);
 			const left = Math.max(deadline - now(), 0);

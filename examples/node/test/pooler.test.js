@@ -66,7 +66,9 @@ async function turn(runs, other) {
 test('all through the pooler: nothing is attached, and stops come all the same', options, async () => {
 	const logger = memory();
 	const runs = new AiChatRuns({ pool: server.pool({ host: dir }), runner: 'pooled', logger, heartbeatInterval: 3_600_000 });
-	const { chatId, runId } = await turn(runs, runs);
+	const other = new AiChatRuns({ pool: server.pool({ host: dir }), runner: 'other', logger: memory() });
+	const { chatId, runId } = await turn(runs, other);
+	await other.close();
 	assert.equal(runs.state, 'waiting');
 	assert.match(logger.lines.join('\n'), /a pooler is between this process and the server/);
 	await assert.rejects(runs.supersedeRun({ chatId, targetRunId: runId, workspaceId }), /needs the option "direct"/);
