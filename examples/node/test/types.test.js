@@ -24,6 +24,6 @@ const tsc = ['../node_modules/.bin/tsc', 'tsc'].map((name) => (name.startsWith('
 
 test('a TypeScript application compiles', { skip: !tsc && 'TypeScript is not installed' }, () => {
 	const { status, stdout } = spawnSync(tsc, ['--noEmit', '--strict', '--target', 'es2022', '--module', 'nodenext',
-		'--moduleResolution', 'nodenext', '--lib', 'es2022,dom', '--types', '', path('types_used.ts')], { encoding: 'utf8' });
+		'--moduleResolution', 'nodenext', '--lib', 'es2022,dom', '--typeRoots', path('none'), path('types_used.ts')], { encoding: 'utf8' });
 	assert.equal(status, 0, stdout);
 });
