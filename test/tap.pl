@@ -14,7 +14,7 @@ my %options = (
 	failures => 1,
 	exec => sub {
 		my (undef, $file) = @_;
-		return [ qw(node --test-reporter=tap), $file ] if $file =~ /\.js$/;
+		return [ qw(timeout 600 node --test-reporter=tap), $file ] if $file =~ /\.js$/;
 		return [ $ENV{PYTHON}, $file ] if $file =~ /\.py$/;
 		return;
 	});

@@ -21,6 +21,9 @@ const AWAIT_RUN = 'CALL ai_chat_run.await_run($1, $2, $3::interval, NULL, NULL)'
 // A wait is asked for in slices, so that a server that is gone without a word is noticed.
 const SLICE = 30_000;
 
+// A user who stops a run of this process shall not wait for a server that does not answer. Else the row is told first.
+const STOP_TIME = 1000;
+
 const silent = () => {};
 
 /** What the server refuses as it stands, whenever it comes: no decision of how a run ends. */
@@ -147,6 +150,7 @@ export class AiChatRuns {
 	async #isOver(run, deadline) {
 		const { rows } = await this.#database.again('SELECT ai_chat_run.heartbeat($1, $2) AS signal',
 			[run.id, run.workspaceId], { deadline, what: `could not ask for run ${run.id}` });
+		this.#runs.hear(run.id, rows[0].signal);
 		return rows[0].signal === 'finalized' || rows[0].signal === 'not_found';
 	}
 
@@ -246,7 +250,9 @@ export class AiChatRuns {
 		// The first who ends it decides. If he could not write that, the next one tries, with what the first decided.
 		while (run.finalizing) {
 			const theirs = run.finalizing.then((outcome) => (outcome === 'finalized' ? 'already_finalized' : outcome), silent);
-			const outcome = await within(theirs, options.deadline - now(), () => new RunNotFinalizedError(runId), signal);
+			const outcome = await within(theirs, options.deadline - now(), silent, signal).catch((cause) => {
+				throw new RunNotFinalizedError(runId, { cause });
+			});
 			if (outcome)
 				return outcome;
 		}
@@ -292,8 +298,8 @@ export class AiChatRuns {
 
 	/** What is due from time to time; tells whether there is more. */
 	async #catchUp() {
-		for (const run of this.#runs.all().filter(({ decision, finalizing }) => decision && !finalizing))
-			await this.#finalize(run, run.decision, { deadline: null }).catch(silent);
+		await Promise.all(this.#runs.all().filter(({ decision, finalizing }) => decision && !finalizing).map((run) =>
+			this.#finalize(run, run.decision, { deadline: null }).catch(silent)));
 		return this.#doubts.look((chatId) => this.#superseding.has(chatId));
 	}
 
@@ -309,13 +315,14 @@ export class AiChatRuns {
 		return row.id ?? run?.id;
 	}
 
-	/** A run of our own is stopped in any case, and its user does not wait for a server that is away. */
+	/** A run of our own is stopped in any case. */
 	async #recordStop(text, values, run) {
 		if (!run)
 			return (await this.#ask(text, values)).rows[0];
-		const row = await this.#bestEffort(text, values, `could not record the stop of run ${run.id}`);
+		const recorded = this.#bestEffort(text, values, `could not record the stop of run ${run.id}`);
+		await within(recorded, STOP_TIME, silent).catch(silent);
 		run.fire('stop');
-		return row ?? {};
+		return await recorded ?? {};
 	}
 
 	async getRun(runId, workspaceId) {

@@ -143,6 +143,13 @@ test('a locked row defers the end, which is written later', async () => {
 	assert.equal((await aborted(signal)).why, 'stop', 'a stop is heard all the same');
 	assert.equal(await here.finalizeRun(runId, workspaceId, 'aborted', 'enough'), 'deferred');
 	assert.ok(!here.isLocallyActive(runId));
+
+	// Its stop is told once more, as of a run that is not executed any longer, and then no more while it is deferred.
+	const waits = () => server.admin(`SELECT waits::int FROM ai_chat_run.stats WHERE datname = 'postgres'`);
+	const before = await waits();
+	for (let i = 0; i < 30; i++)
+		await there.getRun(runId, workspaceId);
+	assert.ok(await waits() - before <= 5, 'waits are not asked for in a circle');
 	await client.query('COMMIT');
 	client.release();
 	assert.deepEqual(await there.awaitSettled(runId, workspaceId), { status: 'aborted', error: 'enough' });

@@ -30,7 +30,7 @@ function start(body, chatId) {
 		import { AiChatRuns } from './lib/index.js';
 		const [chatId, workspaceId, runner] = ${JSON.stringify([chatId, workspaceId, randomUUID()])};
 		const pool = new pg.Pool(${JSON.stringify(server.options())});
-		const runs = new AiChatRuns({ pool, runner });
+		const runs = new AiChatRuns({ pool, runner, logger: {} });
 		${body}`;
 	const child = spawn(process.execPath, ['--input-type=module', '-e', source],
 		{ cwd: fileURLToPath(new URL('..', import.meta.url)), stdio: ['ignore', 'pipe', 'inherit'] });
