@@ -144,7 +144,11 @@ test('a locked row defers the end, which is written later', async () => {
 	assert.equal(await here.finalizeRun(runId, workspaceId, 'aborted', 'enough'), 'deferred');
 	assert.ok(!here.isLocallyActive(runId));
 
-	// Its stop is told once more, as of a run that is not executed any longer, and then no more while it is deferred.
+	// Its stop is told once more with the next one, as of a run that is not executed any longer, and then no more.
+	const next = await begin();
+	await there.requestStop(next.runId, workspaceId);
+	await aborted(next.signal);
+	await here.finalizeRun(next.runId, workspaceId, 'aborted');
 	const waits = () => server.admin(`SELECT waits::int FROM ai_chat_run.stats WHERE datname = 'postgres'`);
 	const before = await waits();
 	for (let i = 0; i < 30; i++)
