@@ -170,7 +170,8 @@ examples_suite()
 		return
 	fi
 	mkdir "$dir/tap"
-	if ! PGHOST=$dir PGPORT=5432 PGUSER=postgres PGDATABASE=postgres PYTHON=$PYTHON EXTRA_CONF=$(cat "$extra_conf") \
+	# Their servers are in STAGE, too: should a test be killed, they are stopped with ours.
+	if ! PGHOST=$dir PGPORT=5432 PGUSER=postgres PGDATABASE=postgres PYTHON=$PYTHON TMPDIR=$STAGE \
 		PERL_TEST_HARNESS_DUMP_TAP=$dir/tap perl test/tap.pl examples "$dir/failed" "${tests[@]}"
 	then
 		[ -f "$dir/failed" ] || count examples 0 1 0

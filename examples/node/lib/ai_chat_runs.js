@@ -393,8 +393,9 @@ export class AiChatRuns {
 		for (const run of this.#runs.all())
 			run.fire('closed');
 		await within(this.#runs.empty(), timeout, silent).catch(silent);
+		const closed = { turnStatus: 'aborted', error: 'The process was closed.' };
 		await Promise.all(this.#runs.all().filter((run) => run.state === 'running').map((run) =>
-			this.#finalize(run, { turnStatus: 'aborted', error: 'The process was closed.' }, { deadline: now() + 2000 }).catch(silent)));
+			this.#finalize(run, closed, { deadline: now() + 2000 }).catch(silent)));
 		this.#database.close();
 		this.#waits.close(new ClosedError());
 		await Promise.all([this.#heartbeat.close(), this.#watch.close()]);

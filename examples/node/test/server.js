@@ -29,7 +29,8 @@ export class Server {
 			shared_preload_libraries = '${preload ? 'ai_chat_run' : ''}'
 			ai_chat_run.lock_timeout = 100ms
 			ai_chat_run.finalize_retry_base = 1ms
-			${conf}`);
+			${conf}
+			${process.env.EXTRA_CONF ?? ''}`);
 		await server.restart();
 		await server.admin('CREATE EXTENSION ai_chat_run; CREATE ROLE chat_app LOGIN; SELECT ai_chat_run.grant_app_access(\'chat_app\')');
 		return server;
