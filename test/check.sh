@@ -2,9 +2,10 @@
 # Every test, on private servers; what `make check` runs. Ends with one line "N passed, N failed", perhaps with
 # ", N skipped", and fails unless something passed and nothing failed. To run less:
 #
-#   CHECK_ONLY=lint,model,demo,regress,isolation,tap,pgtap   only these suites
+#   CHECK_ONLY=lint,model,demo,regress,isolation,tap,pgtap,examples   only these suites
 #   REGRESS='t_a t_b'  ISOLATION='race_a'         only these of the suites regress and isolation
 #   PROVE_TESTS=test/t/003_x.pl                   only these TAP tests
+#   EXAMPLE_TESTS=examples/node/test/bare.test.js only these tests of the examples
 #   EXTRA_CONF='debug_discard_caches = 1'         more lines for the configuration of each server
 #   JOBS=1                                        TAP tests one after the other (default 2)
 #   UPGRADE_TO=/path/to/pg_config                 the newer servers that the upgrade test goes to (default: what is found)
@@ -47,7 +48,7 @@ fatal() { echo "check: $*"; count fatal 0 1 0; exit 1; }
 # Only lint and model can do without a server.
 pg_config=${PG_CONFIG:-pg_config}
 servers=
-if wanted demo || wanted regress || wanted isolation || wanted tap || wanted pgtap
+if wanted demo || wanted regress || wanted isolation || wanted tap || wanted pgtap || wanted examples
 then
 	servers=yes
 	pg_config=$(bash test/setup.sh test) || fatal "what the tests need is not installed"
@@ -108,7 +109,10 @@ private_install "$pg_config" || fatal "the private installation failed"
 # The user who runs the servers may not be able to read the checkout.
 mkdir "$STAGE/checkout"
 cp -Rp Makefile ./*.control ./*.md LICENSE META.json.in Dockerfile .dockerignore .gitignore debian doc sql src test expected \
-	"$STAGE/checkout/" || fatal "could not copy the tests"
+	examples "$STAGE/checkout/" || fatal "could not copy the tests"
+# What somebody has installed there to try the examples is not what is tested.
+rm -rf "$STAGE/checkout/examples/node/node_modules"
+if wanted examples; then find_driver "$STAGE/checkout/examples/node"; fi
 chown -hR "$RUN_USER" "$STAGE"
 cd "$STAGE/checkout" || fatal "could not enter $STAGE"
 export STAGE TALLY

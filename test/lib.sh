@@ -131,3 +131,21 @@ stop_servers()
 		[ ! -f "$pid_file" ] || as_user pg_ctl -D "$(dirname "$pid_file")" -m immediate -w stop >/dev/null
 	done
 }
+
+# find_driver DIR: node's driver for PostgreSQL for the package in DIR: Debian's, where it is installed, else npm's. Without
+# one, the tests that need it are skipped.
+find_driver()
+{
+	local pg
+	export NODE_PATH=/usr/share/nodejs
+	if pg=$(cd / && node -p 'path.dirname(require.resolve("pg/package.json"))' 2>/dev/null)
+	then
+		mkdir "$1/node_modules"
+		# Modules of the new kind are looked for there alone.
+		ln -s "$pg" "$1/node_modules/pg"
+	elif command -v npm >/dev/null 2>&1
+	then
+		(cd "$1" && timeout 300 npm install --no-audit --no-fund --no-package-lock --fetch-retries=1 >"$STAGE/npm.log" 2>&1) ||
+			rm -rf "$1/node_modules"
+	fi
+}

@@ -80,10 +80,10 @@ fi
 # For those who work on the scripts; nobody else needs to install it.
 if command -v shellcheck >/dev/null 2>&1
 then
-	shellcheck -x test/*.sh test/bench/*.sh .ci/run || fail "shellcheck has complaints"
+	shellcheck -x test/*.sh test/bench/*.sh examples/node/*.sh .ci/run || fail "shellcheck has complaints"
 fi
 
-for script in test/*.sh test/bench/*.sh .ci/run
+for script in test/*.sh test/bench/*.sh examples/node/*.sh .ci/run
 do
 	bash -n "$script" || fail "$script is no shell script"
 done
@@ -116,6 +116,15 @@ then
 		echo "lint: skipped: the tests in test/t need a server's Perl modules and IPC::Run"
 		skipped=1
 	fi
+fi
+
+# Whoever has no Node runs no example that is written for it.
+if command -v node >/dev/null 2>&1
+then
+	for file in examples/node/*/*.js
+	do
+		node --check "$file" || fail "$file is no JavaScript"
+	done
 fi
 
 [ "$failed" -eq 0 ] || exit 1

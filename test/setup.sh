@@ -126,8 +126,8 @@ find_missing()
 # Whose packages start a service.
 services='pgbouncer prometheus prometheus-postgres-exporter prometheus-sql-exporter'
 
-# Sets packages to the neighbours that are missing and that apt offers: a pooler, what watches a server, and modules that use
-# the same hooks of the server. Tests beside what is not there are skipped.
+# Sets packages to the neighbours that are missing and that apt offers: a pooler, what watches a server, modules that use the
+# same hooks of the server, and what the examples are written in. Tests beside what is not there are skipped.
 find_neighbours()
 {
 	local version name
@@ -137,6 +137,7 @@ find_neighbours()
 	do
 		has "$name" || [ -x "/usr/sbin/$name" ] || ! in_apt "$name" || packages+=" $name"
 	done
+	find_languages
 	version=$(debian_version)
 	[ -n "$version" ] || return
 	for name in cron:pg_cron hypopg:hypopg pg-qualstats:pg_qualstats pg-stat-kcache:pg_stat_kcache \
@@ -145,6 +146,26 @@ find_neighbours()
 		[ -f "/usr/share/postgresql/$version/extension/${name#*:}.control" ] ||
 			! in_apt "postgresql-$version-${name%:*}" || packages+=" postgresql-$version-${name%:*}"
 	done
+}
+
+# Node may come from elsewhere, with which Debian's packages for it cannot be installed: then npm is asked for the driver.
+find_languages()
+{
+	local node='' name
+	/usr/bin/python3 -c 'import psycopg' 2>/dev/null || ! in_apt python3-psycopg || packages+=" python3-psycopg"
+	if ! has node
+	then
+		[ "$(apt-cache show --no-all-versions nodejs 2>/dev/null | sed -n 's/^Version: \([0-9]*\).*/\1/p')" -ge 18 ] 2>/dev/null ||
+			return
+		node=nodejs
+	fi
+	for name in node-pg node-typescript
+	do
+		# shellcheck disable=SC2086 # nothing, or a word
+		[ -d "/usr/share/nodejs/${name#node-}" ] || ! apt-get -s -q install --no-install-recommends $node "$name" >/dev/null 2>&1 ||
+			packages+=" ${node:+$node }$name"
+	done
+	packages+=${node:+" $node"}
 }
 
 # The package of a server makes and starts a cluster "main" unless its configuration says no, and those of neighbours start

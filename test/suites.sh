@@ -137,6 +137,65 @@ pgtap_suite()
 	stop_servers
 }
 
+# The tests in JavaScript start servers of their own, those in Python use the one that is started here.
+examples_suite()
+{
+	local dir=$STAGE/examples tests file
+	say "examples"
+	# shellcheck disable=SC2206 # a list of words or a pattern
+	tests=(${EXAMPLE_TESTS:-examples/node/test/*.test.js examples/python/test_*.py})
+	if ! node -e 'process.exit(parseFloat(process.versions.node) >= 18.15 ? 0 : 1)' 2>/dev/null
+	then
+		say "skipped: the examples in JavaScript need Node 18.15 or later"
+		without '*.js'
+	elif [ ! -d examples/node/node_modules/pg ]
+	then
+		say "skipped: the examples in JavaScript need the driver \"pg\": node-pg of Debian, or npm and its registry"
+		without '*.js'
+	fi
+	for PYTHON in python3 /usr/bin/python3 ''
+	do
+		"${PYTHON:-false}" -c 'import psycopg' 2>/dev/null && break
+	done
+	if [ -z "$PYTHON" ]
+	then
+		say "skipped: the example in Python needs psycopg 3 (python3-psycopg)"
+		without '*.py'
+	fi
+	[ ${#tests[@]} -gt 0 ] || return
+	start_server examples <(cat test/regress.conf "$extra_conf") || { count examples 0 1 0; return; }
+	if ! psql -X -q -h "$dir" -p 5432 -U postgres -d postgres -c "CREATE EXTENSION $EXTENSION"
+	then
+		count examples 0 1 0
+		return
+	fi
+	mkdir "$dir/tap"
+	# Their servers are in STAGE, too: should a test be killed, they are stopped with ours.
+	if ! PGHOST=$dir PGPORT=5432 PGUSER=postgres PGDATABASE=postgres PYTHON=$PYTHON TMPDIR=$STAGE \
+		PERL_TEST_HARNESS_DUMP_TAP=$dir/tap perl test/tap.pl examples "$dir/failed" "${tests[@]}"
+	then
+		[ -f "$dir/failed" ] || count examples 0 1 0
+		while read -r file
+		do
+			show_tail "$dir/tap/$file" 100
+		done <"$dir/failed"
+	fi
+	check_log examples
+	stop_servers
+}
+
+# without PATTERN: takes those out of the tests to run, as skipped.
+without()
+{
+	local file kept=()
+	for file in "${tests[@]}"
+	do
+		# shellcheck disable=SC2053 # a pattern
+		if [[ $file == $1 ]]; then count examples 0 0 1; else kept+=("$file"); fi
+	done
+	tests=("${kept[@]}")
+}
+
 trap stop_servers EXIT
 trap 'exit 1' INT TERM
 extra_conf=$STAGE/extra.conf
@@ -145,4 +204,5 @@ sql_suites bare /dev/null
 sql_suites preloaded test/regress.conf
 if wanted tap; then tap_suite; fi
 if wanted pgtap; then pgtap_suite; fi
+if wanted examples; then examples_suite; fi
 exit 0

@@ -1,16 +1,25 @@
 # tap.pl SUITE FAILED_FILES [--pgtap SOCKET_DIRECTORY DATABASE] FILE...
 #
 # Runs TAP tests as prove does, or pgTAP tests as pg_prove does, but counts assertions exactly: adds the line
-# "SUITE passed failed skipped" to the file that TALLY names. Lists the failed files in FAILED_FILES.
+# "SUITE passed failed skipped" to the file that TALLY names. Lists the failed files in FAILED_FILES. Tests in JavaScript
+# are run by node, those in Python by the program that PYTHON names.
 use strict;
 use warnings;
 use TAP::Harness;
 
 my ($suite, $failed_files) = splice @ARGV, 0, 2;
+# What node tells of a failure is more YAML than the harness knows: it becomes a comment.
+my $node = 'set -o pipefail; timeout 600 node --test-reporter=tap "$0" | sed "s/^ /#/"';
 my %options = (
 	jobs => $ENV{JOBS} || 2,
 	verbosity => $ENV{HARNESS_VERBOSE} || 0,
-	failures => 1);
+	failures => 1,
+	exec => sub {
+		my (undef, $file) = @_;
+		return [ 'bash', '-c', $node, $file ] if $file =~ /\.js$/;
+		return [ $ENV{PYTHON}, $file ] if $file =~ /\.py$/;
+		return;
+	});
 
 if (@ARGV && $ARGV[0] eq '--pgtap')
 {
