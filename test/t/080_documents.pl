@@ -15,6 +15,7 @@ use Test::More;
 # Commands that this test does not run, and why: the file that runs it, and what is to be found in it.
 my %elsewhere = (
 	'make demo' => [ 'test/check.sh', 'bash test/demo.sh' ],
+	'cd examples/node && npm install && npm run demo' => [ 'examples/node/test/chat.test.js', "chatFile('demo.js')" ],
 	'make check' => [ 'test/check.sh', 'bash test/suites.sh' ],
 	'make installcheck' => [ 'test/suites.sh', 'make -s installcheck' ],
 	'sudo apt-get install --no-install-recommends prometheus-postgres-exporter' => [ 'test/setup.sh', 'prometheus-postgres-exporter' ],
