@@ -287,7 +287,9 @@ my @flat = (
 	},
 	{
 		name => 'looking',
-		n => how_often(20, 5000),
+
+		# A purge looks at each run that the test has made by now.
+		n => how_often(20, 500),
 		round => <<~SQL,
 			SELECT count(*) FROM ai_chat_run.health();
 			SELECT EXISTS (SELECT FROM ai_chat_run.stats) AND EXISTS (SELECT FROM ai_chat_run.workers)
