@@ -165,7 +165,7 @@ try_docker()
 	quietly 'Docker: the image' "${in_buildah[@]}" buildah bud --pull-never --build-arg "PG_MAJOR=$major" -t postgres-ai-chat-run \
 		/home/newcomer/src/ai_chat_run
 	# shellcheck disable=SC2016 # for the shell inside
-	quietly 'Docker: the commands of doc/packages.md, in it' "${in_buildah[@]}" bash -c \
+	quietly 'Docker: the commands of doc/packages.md, in it' "${in_buildah[@]}" timeout 600 bash -c \
 		'container=$(buildah from --pull-never localhost/postgres-ai-chat-run) &&
 		buildah copy $container /root/container /root/ && buildah run $container -- bash -x /root/container'
 	says ' preload +\| t '

@@ -18,6 +18,8 @@ my %elsewhere = (
 	'cd examples/node && npm install && npm run demo' => [ 'examples/node/test/chat.test.js', "chatFile('demo.js')" ],
 	'make check' => [ 'test/check.sh', 'bash test/suites.sh' ],
 	'make installcheck' => [ 'test/suites.sh', 'make -s installcheck' ],
+	"grep -E 'agent run|finaliz|TERMINAL|could not .* run|attached runners|of database|ai_chat_run' "
+	  . '/var/log/postgresql/postgresql-15-main.log' => [ 'test/t/082_log_lines.pl', 'grep -E' ],
 	'sudo apt-get install --no-install-recommends prometheus-postgres-exporter' => [ 'test/setup.sh', 'prometheus-postgres-exporter' ],
 	'sudo apt-get install --no-install-recommends prometheus-sql-exporter' => [ 'test/setup.sh', 'prometheus-sql-exporter' ],
 	'promtool check rules doc/monitoring/alerts.yml' => [ 'test/t/081_monitoring.pl', "'check', 'rules'" ],
@@ -242,6 +244,14 @@ sub check_elsewhere
 		my ($file, @what) = @{ $script{$path} };
 		my $text = slurp_file("$CHECKOUT/$file");
 		ok(index($text, $_) >= 0, "$file runs what $path tells: $_") for @what;
+	}
+
+	my %told = map { $_ => 1 } map { commands($_) } map { blocks_of($_, 'sh') } @documents;
+
+	for my $command (sort keys %elsewhere)
+	{
+		my ($file, $what) = @{ $elsewhere{$command} };
+		ok($told{$command} && index(slurp_file("$CHECKOUT/$file"), $what) >= 0, "$file runs $command, which a document tells");
 	}
 	return;
 }

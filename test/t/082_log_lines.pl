@@ -75,6 +75,11 @@ cmp_ok(scalar @raised, '>', 20, 'and errors');
 is_deeply(unique(told('Log lines')), unique(@logged), 'the table of log lines');
 is_deeply(unique(told('Errors')), unique(@raised), 'the table of errors');
 
+# What the guide greps the server's log for finds each of these lines, and no line of everyday.
+my ($pattern) = $document =~ /^grep -E '(.*)' \\$/m or die 'the guide does not tell how to find the lines';
+is_deeply([ grep { !/$pattern/ } map { $_->[0] } grep { $_->[1] ne 'INFO' } rows('Log lines') ], [], 'grep -E finds each line of the log');
+unlike('LOG:  checkpoint complete: wrote 3 buffers (0.0%)', qr/$pattern/, 'and not everything');
+
 # ---- the texts that runs get ----
 
 my %texts = slurp_file("$CHECKOUT/src/sweep.h") =~ /^#define (ACR_\w+_TEXT)\s+"(.*)"$/mg;
