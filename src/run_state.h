@@ -5,9 +5,8 @@
  *	  pending --/  (an application's own INSERT may start at pending)
  *
  * A terminal state has no way out.  The names below are what the table's
- * check, the SQL texts and the trigger use; to add a state, edit this room,
- * the check and the index predicate in sql/parts/table.sql, and the diagram in
- * src/README.md.
+ * check, the SQL texts and the trigger use; src/README.md lists what else there
+ * is to edit for a new state.
  */
 #ifndef ACR_RUN_STATE_H
 #define ACR_RUN_STATE_H

@@ -248,5 +248,5 @@ cat <<END
 The server is still there, to go on with:
     $bin/psql -h $STAGE/demo -U postgres
 When you have seen enough:
-    $as$bin/pg_ctl -D $STAGE/demo/data -m fast stop; rm -rf $STAGE
+    (cd / && $as$bin/pg_ctl -D $STAGE/demo/data -m fast stop); rm -rf $STAGE
 END
