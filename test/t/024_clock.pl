@@ -46,8 +46,10 @@ is(sql("SELECT clock_timestamp() - '$before' BETWEEN '1 hour' AND '2 hours'"), '
 # ---- what is believed of a run ----
 
 # Nobody is told of what is done with triggers off.
-my ($ended, $gone, $active) = map { begin_run($node, 'postgres', $_) } 1 .. 3;
+my ($ended, $active) = map { begin_run($node, 'postgres', $_) } 1, 2;
+my $gone = sql(sprintf q(SELECT ai_chat_run.begin_run('%s', '%s', runner => 'web-1')), chat(3), $WS);
 sql(<<~SQL);
+	SELECT ai_chat_run.request_stop('$gone', '$WS');
 	SET session_replication_role = replica;
 	UPDATE $RUNS SET status = 'failed', finished_at = clock_timestamp() WHERE id = '$ended';
 	DELETE FROM $RUNS WHERE id = '$gone';
@@ -59,9 +61,10 @@ sql("BEGIN; SELECT ai_chat_run.request_stop('$stopped', '$WS'); ROLLBACK");
 set_clock(3600 + 61);
 is(sql("SELECT ai_chat_run.heartbeat('$stopped', '$WS')"), 'stop', 'after a minute the row is asked: a run that is to stop');
 is(sql("SELECT ai_chat_run.is_locally_active('$ended'), ai_chat_run.heartbeat('$ended', '$WS')"), 'f|finalized',
-	'one that has ended');
+	'a run that has ended');
+is(sql("CALL ai_chat_run.await_stops('web-1', timeout => '0')"), '', 'one that was to stop, and is gone');
 is(sql("SELECT ai_chat_run.is_locally_active('$gone'), ai_chat_run.heartbeat('$gone', '$WS')"), 'f|not_found',
-	'one that is gone');
+	'of which its runner is told, too');
 is(sql("SELECT ai_chat_run.is_locally_active('$active'), ai_chat_run.heartbeat('$active', '$WS')"), 't|continue',
 	'one that is active');
 
