@@ -93,14 +93,15 @@ then
 	fi
 fi
 
-# What breaks a server, and its clients.
+# What breaks a server, its clock, and its clients.
 if wanted tap
 then
 	mkdir "$STAGE/chaos"
 	if ! build_program "$pg_config" "$STAGE/chaos/client" test/chaos/{client,session}.c ||
-		! build_program "$pg_config" "$STAGE/chaos/full_disk.so" -shared -fPIC test/chaos/full_disk.c -ldl
+		! build_program "$pg_config" "$STAGE/chaos/full_disk.so" -shared -fPIC test/chaos/full_disk.c -ldl ||
+		! build_program "$pg_config" "$STAGE/chaos/clock.so" -shared -fPIC test/chaos/clock.c
 	then
-		fatal "the programs of the chaos test could not be built"
+		fatal "the programs that break a server could not be built"
 	fi
 fi
 

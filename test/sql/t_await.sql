@@ -110,6 +110,12 @@ SELECT id FROM unnest(:'run_ids'::uuid[]) id ORDER BY id;
 CALL ai_chat_run.await_stops('runner of t_await', ARRAY[:'r4']::uuid[]);
 CALL ai_chat_run.await_stops('runner of t_await', ARRAY[:'r4', :'r5']::uuid[], '0');
 CALL ai_chat_run.await_stops('another runner of t_await');
+-- also one that only its row tells of, as it was written with the stop, beside those that shared memory knows
+INSERT INTO ai_chat_run.ai_chat_runs (id, chat_id, workspace_id, runner, stop_requested_at)
+VALUES ('a4000000-0000-4000-8000-000000000007', gen_random_uuid(), :'w', 'runner of t_await', now());
+CALL ai_chat_run.await_stops('runner of t_await') \gset
+SELECT id FROM unnest(:'run_ids'::uuid[]) id ORDER BY id;
+DELETE FROM ai_chat_run.ai_chat_runs WHERE id = 'a4000000-0000-4000-8000-000000000007';
 SELECT ai_chat_run.finalize_run(:'r5', :'other_w', 'aborted');
 CALL ai_chat_run.await_stops('runner of t_await', ARRAY[:'r4']::uuid[], '0');
 

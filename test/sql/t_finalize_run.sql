@@ -255,6 +255,48 @@ SHOW lock_timeout;
 ROLLBACK;
 RESET lock_timeout;
 
+-- while one is made it stands in for a longer one of the session, or for none; a shorter one stays
+CREATE FUNCTION pg_temp.tell_bound() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	RAISE NOTICE 'lock_timeout is %', current_setting('lock_timeout');
+	RETURN NULL;
+END
+$$;
+BEGIN;
+CREATE TRIGGER meddle AFTER UPDATE ON ai_chat_run.ai_chat_runs FOR EACH ROW EXECUTE FUNCTION pg_temp.tell_bound();
+SET LOCAL ai_chat_run.lock_timeout = '2min';
+SAVEPOINT s;
+SELECT ai_chat_run.finalize_run(:'r3', :'w', 'completed');
+ROLLBACK TO s;
+SET LOCAL lock_timeout = '7min';
+SELECT ai_chat_run.finalize_run(:'r3', :'w', 'completed');
+ROLLBACK TO s;
+SET LOCAL lock_timeout = '1min';
+SELECT ai_chat_run.finalize_run(:'r3', :'w', 'completed');
+SHOW lock_timeout;
+ROLLBACK;
+
+-- the pause after the second attempt is twice that after the first; what tells when each was made is not rolled back with it
+CREATE TEMP SEQUENCE time_1;
+CREATE TEMP SEQUENCE time_2;
+CREATE TEMP SEQUENCE time_3;
+CREATE FUNCTION pg_temp.note_time() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM setval('pg_temp.time_' || nextval('pg_temp.tries'), (extract(epoch FROM clock_timestamp()) * 1000)::bigint);
+	RAISE EXCEPTION 'no ends on a holiday';
+END
+$$;
+ALTER SEQUENCE tries RESTART;
+BEGIN;
+CREATE TRIGGER meddle AFTER UPDATE ON ai_chat_run.ai_chat_runs FOR EACH ROW EXECUTE FUNCTION pg_temp.note_time();
+SET LOCAL ai_chat_run.finalize_retry_base = '100ms';
+SET LOCAL client_min_messages = error;
+SELECT ai_chat_run.finalize_run(:'r3', :'w', 'completed');
+ROLLBACK;
+-- no less than that, but for what rounding takes
+SELECT b.last_value - a.last_value >= 99 AS first_pause, c.last_value - b.last_value >= 199 AS second_pause
+FROM pg_temp.time_1 a, pg_temp.time_2 b, pg_temp.time_3 c;
+
 -- a timeout ends the pause and the call, long before the pause would have
 ALTER SEQUENCE tries RESTART;
 BEGIN;

@@ -87,6 +87,12 @@ SELECT ai_chat_run.heartbeat(:'r3', :'w');
 COMMIT;
 SELECT ai_chat_run.heartbeat(:'r2', :'w'), pg_temp.is_live(:'r2', false);
 SELECT ai_chat_run.heartbeat(:'r3', :'w'), pg_temp.is_live(:'r3', true);
+-- a direct INSERT likewise: the transaction that makes it is told of it, and nobody else learns of it before the commit
+BEGIN;
+INSERT INTO ai_chat_run.ai_chat_runs (id, chat_id, workspace_id) VALUES (:'r4', :'c2', :'w');
+SELECT ai_chat_run.heartbeat(:'r4', :'w'), pg_temp.is_live(:'r4', true);
+ROLLBACK;
+SELECT ai_chat_run.heartbeat(:'r4', :'w'), pg_temp.is_live(:'r4', false);
 DO $$
 BEGIN
 	PERFORM ai_chat_run.finalize_run('a7000000-0000-4000-8000-000000000003', 'e0000000-0000-4000-8000-000000000001', 'error');
@@ -154,6 +160,11 @@ CALL ai_chat_run.await_stops('runner of t_live', timeout => '1 min');
 \endif
 SELECT ai_chat_run.record_step(:'r6', :'w', 1);
 SELECT stop_requested_at IS NOT NULL AS stamped, step_count FROM ai_chat_run.ai_chat_runs WHERE id = :'r6';
+-- once: further steps leave the stamp
+SELECT coalesce(stop_requested_at::text, '') AS stamp FROM ai_chat_run.ai_chat_runs WHERE id = :'r6' \gset
+SELECT ai_chat_run.record_step(:'r6', :'w', 2);
+SELECT stop_requested_at IS NOT DISTINCT FROM nullif(:'stamp', '')::timestamptz AS same_stamp, step_count
+FROM ai_chat_run.ai_chat_runs WHERE id = :'r6';
 SELECT ai_chat_run.finalize_run(:'r6', :'w', 'aborted');
 SELECT ai_chat_run.heartbeat(:'r6', :'w'), ai_chat_run.record_step(:'r6', :'w', 2), ai_chat_run.request_stop(:'r6', :'w');
 -- by the chat; and the flag is gone with its run, though no row was ever stamped
@@ -165,6 +176,15 @@ ROLLBACK TO s;
 COMMIT;
 SELECT ai_chat_run.heartbeat(:'r7', :'w');
 DELETE FROM ai_chat_run.ai_chat_runs WHERE id = :'r7';
+SELECT ai_chat_run.begin_run(:'c2', :'w', run_id => :'r7', runner => 'runner of t_live');
+SELECT ai_chat_run.heartbeat(:'r7', :'w'), ai_chat_run.record_step(:'r7', :'w', 1);
+-- also where nobody is told that its run is gone, since triggers are off
+BEGIN;
+SELECT ai_chat_run.request_stop(:'r7', :'w');
+ROLLBACK;
+SET session_replication_role = replica;
+DELETE FROM ai_chat_run.ai_chat_runs WHERE id = :'r7';
+RESET session_replication_role;
 SELECT ai_chat_run.begin_run(:'c2', :'w', run_id => :'r7', runner => 'runner of t_live');
 SELECT ai_chat_run.heartbeat(:'r7', :'w'), ai_chat_run.record_step(:'r7', :'w', 1);
 

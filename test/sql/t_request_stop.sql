@@ -52,11 +52,14 @@ SELECT ai_chat_run.request_stop_for_chat(:'c2', :'w') AS stopped \gset
 \o
 \set notified `sed -n "$CHANNEL_AND_PAYLOAD" "$HEARD"`
 \echo :stopped :notified
+SELECT stop_requested_at AS stamp FROM ai_chat_run.ai_chat_runs WHERE chat_id = :'c2' \gset
 \o :heard
 SELECT ai_chat_run.request_stop_for_chat(:'c2', :'w') AS stopped \gset
 \o
 \set notified `sed -n "$CHANNEL_AND_PAYLOAD" "$HEARD"`
 \echo :stopped :notified
+SELECT stop_requested_at = :'stamp' AS same_stamp, updated_at = started_at AS not_updated
+FROM ai_chat_run.ai_chat_runs WHERE chat_id = :'c2';
 SELECT id, stop_requested_at IS NOT NULL AS stamped FROM ai_chat_run.ai_chat_runs ORDER BY id;
 
 -- nothing to stop: terminal, of another workspace, or of nobody

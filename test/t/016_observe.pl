@@ -111,6 +111,45 @@ wait_until($node, 'postgres', 'SELECT count(*) FROM ai_chat_run.deferred_finaliz
 wait_until($node, 'postgres', "SELECT deferred || ' ' || settled_later FROM ai_chat_run.stats WHERE datname = 'postgres'",
 	'1 1');
 pass('a deferral is counted, and that it was settled');
+
+# One that another call meets before the worker does: in a transaction, so that the worker has no part in it.
+$node->safe_psql('postgres', <<~SQL);
+	SELECT ai_chat_run.stats_reset();
+	BEGIN;
+	SELECT ai_chat_run.begin_run('@{[chat(8)]}', '$WS', run_id => '@{[chat(108)]}');
+	INSERT INTO ai_chat_run.deferred_finalizations (workspace_id, run_id, status, cause)
+	VALUES ('$WS', '@{[chat(108)]}', 'failed', 'a test');
+	SELECT ai_chat_run.finalize_run('@{[chat(108)]}', '$WS', 'completed');
+	COMMIT;
+	SQL
+is(stats('postgres'), 'begun=1 settled_later=1', 'a deferral that the next finalizer meets is settled, and not finalized');
+
+# Begins that are refused for a run that their callers may not know of, or for none at all but a claim.
+$node->safe_psql('postgres', <<~SQL);
+	SELECT ai_chat_run.begin_run('@{[chat(8)]}', '$WS', run_id => '@{[chat(208)]}');
+	SELECT ai_chat_run.stats_reset();
+	SELECT ai_chat_run.try_begin_run('@{[chat(8)]}', gen_random_uuid());
+	SQL
+is(stats('postgres'), 'rejected=1', 'a begin that is refused for a run of another workspace');
+my ($waiter) = start_waiting($node, 'postgres',
+	"CALL ai_chat_run.supersede_run('@{[chat(8)]}', '@{[chat(208)]}', '$WS', timeout => '1 h')");
+is($node->safe_psql('postgres', <<~SQL), "\nfinalized\nbusy", 'a run that is being superseded ends');
+	SELECT ai_chat_run.stats_reset();
+	BEGIN;
+	SELECT ai_chat_run.finalize_run('@{[chat(208)]}', '$WS', 'aborted');
+	SELECT outcome FROM ai_chat_run.try_begin_run('@{[chat(8)]}', '$WS');
+	COMMIT;
+	SQL
+like(answer($waiter), qr/^superseded\|/, 'and it is superseded');
+is(stats('postgres'), 'begun=1 finalized_aborted=1 rejected=1', 'a begin that is refused for a claim');
+$run[4] = $node->safe_psql('postgres', "SELECT id FROM ai_chat_run.get_active_for_chat('@{[chat(8)]}', '$WS')");
+$node->safe_psql('postgres', <<~SQL);
+	SELECT ai_chat_run.stats_reset();
+	CALL ai_chat_run.supersede_run('@{[chat(8)]}', '$run[4]', '$WS', timeout => '0', force => true);
+	SQL
+is(stats('postgres'), 'begun=1 finalized_aborted=1 stops=1 waits=1', 'supersede_run with force');
+$waiter->quit;
+$node->safe_psql('postgres', "DELETE FROM $RUNS WHERE chat_id = '@{[chat(8)]}'");
 $node->safe_psql('postgres', 'SELECT ai_chat_run.stats_reset()');
 is(stats('postgres') . ' ' . stats('second'), ' begun=1', 'a reset concerns the current database');
 is(look("SELECT a.stats_reset > b.stats_reset FROM ai_chat_run.stats a, ai_chat_run.stats b
