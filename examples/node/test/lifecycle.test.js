@@ -169,6 +169,25 @@ test('waiting for the end', async () => {
 	assert.deepEqual(await there.awaitSettled(randomUUID(), workspaceId), { status: 'not_found', error: null });
 });
 
+test('many who wait keep nobody from hearing, and from superseding', async () => {
+	const held = await Promise.all(Array.from({ length: 5 }, () => begin()));
+	const waits = held.map(({ runId }) => there.awaitSettled(runId, workspaceId, { timeout: 600_000 }));
+	await until(() => server.admin(`SELECT count(*) = 5 FROM pg_stat_activity
+		WHERE application_name = 'ai_chat_run there' AND query LIKE '%await_run%'`), 'five to wait');
+	const chatId = randomUUID();
+	const ended = await begin({ chatId });
+	const settled = there.awaitSettled(ended.runId, workspaceId);
+	await here.finalizeRun(ended.runId, workspaceId, 'completed');
+	assert.deepEqual(await settled, { status: 'succeeded', error: null });
+	const { outcome, runId } = await there.supersedeRun({ chatId, targetRunId: ended.runId, workspaceId });
+	assert.equal(outcome, 'began');
+	await there.finalizeRun(runId, workspaceId, 'completed');
+	for (const { runId: id } of held)
+		await here.finalizeRun(id, workspaceId, 'completed');
+	for (const { status } of await Promise.all(waits))
+		assert.equal(status, 'succeeded');
+});
+
 test('superseding a run of another process', async () => {
 	const chatId = randomUUID();
 	const old = await here.beginRun({ chatId, workspaceId });
