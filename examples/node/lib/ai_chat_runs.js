@@ -307,10 +307,18 @@ export class AiChatRuns {
 
 	/** `deadline` null: one try, of which nobody needs to hear. */
 	async #writeEnd(runId, workspaceId, { turnStatus, error }, { deadline, signal }) {
-		const values = [runId, workspaceId, turnStatus, error];
+		const write = (text) => {
+			const values = [runId, workspaceId, turnStatus, text];
+			return deadline === null ? this.#database.once(FINALIZE, values)
+				: this.#database.again(FINALIZE, values, { deadline, signal, what: `could not finalize run ${runId}` });
+		};
 		try {
-			const { rows } = await (deadline === null ? this.#database.once(FINALIZE, values)
-				: this.#database.again(FINALIZE, values, { deadline, signal, what: `could not finalize run ${runId}` }));
+			const { rows } = await write(error).catch((failure) => {
+				// A database of an old encoding does not know each letter. The run ends all the same.
+				if (failure.code !== '22P05')
+					throw failure;
+				return write(error.replace(/[^\0-\x7f]/gu, '?'));
+			});
 			if (rows[0].outcome === 'deferred')
 				this.#logger.warn(`the end of run ${runId} is deferred: the server will write it when it can`);
 			return rows[0].outcome;

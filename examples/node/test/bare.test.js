@@ -64,7 +64,8 @@ test('a connection that is lost again and again leaves nothing behind', async ()
 	const warnings = [];
 	const hear = (warning) => warnings.push(warning.message);
 	process.on('warning', hear);
-	const pid = () => server.admin(`SELECT pid FROM pg_stat_activity WHERE application_name = 'ai_chat_run here' AND query LIKE 'LISTEN%'`);
+	const pid = () => server.admin(`SELECT pid FROM pg_stat_activity
+		WHERE application_name = 'ai_chat_run here' AND query LIKE 'LISTEN%'`);
 	for (let i = 0; i < 12; i++) {
 		const before = await until(pid, 'the session that listens');
 		await server.admin('SELECT pg_terminate_backend($1, 60000)', [before]);

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { after, before, test } from 'node:test';
+import pg from 'pg';
 import { AiChatRuns, ClosedError, RunAlreadyActiveError, RunStoppedError } from '../lib/index.js';
 import { aborted, memory, Server, until } from './server.js';
 
@@ -132,6 +133,20 @@ test('what is no turn status is refused, and the run goes on', async () => {
 	assert.ok(here.isLocallyActive(runId));
 	assert.equal(await here.finalizeRun(runId, workspaceId, 'error', 'a \0 byte'), 'finalized');
 	assert.equal((await here.getRun(runId, workspaceId)).error, 'a \uFFFD byte');
+});
+
+test('words that the database cannot hold do not keep a run from ending', async () => {
+	await server.admin(`CREATE DATABASE western TEMPLATE template0 ENCODING 'LATIN1'`);
+	const admin = new pg.Client(server.options({ user: 'postgres', database: 'western' }));
+	await admin.connect();
+	await admin.query(`CREATE EXTENSION ai_chat_run; SELECT ai_chat_run.grant_app_access('chat_app')`);
+	await admin.end();
+	const runs = new AiChatRuns({ pool: server.pool({ database: 'western' }), runner: 'western', logger: memory() });
+	const { runId } = await runs.beginRun({ chatId: randomUUID(), workspaceId });
+	assert.equal(await runs.finalizeRun(runId, workspaceId, 'error', 'the model said \u201cno\u201d'), 'finalized');
+	const { status, error } = await runs.getRun(runId, workspaceId);
+	assert.deepEqual([status, error], ['failed', 'the model said ?no?']);
+	await runs.close();
 });
 
 test('a locked row defers the end, which is written later', async () => {
