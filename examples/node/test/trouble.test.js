@@ -275,8 +275,8 @@ test('a logger that fails stops nothing', async () => {
 	};
 	const runs = open({ logger: { debug: fail, info: fail, warn: fail, error: fail } });
 	const { runId, signal } = await begin(runs);
-	await terminateWatcher(runs);
-	await until(() => runs.state === 'lost');
+	const pid = await terminateWatcher(runs);
+	await until(async () => ![undefined, pid].includes(await server.admin(watcherOf(runs))), 'another session');
 	await other.requestStop(runId, workspaceId);
 	assert.equal((await aborted(signal)).why, 'stop');
 	const lost = proxy.loseAnswer('finalize_run');
