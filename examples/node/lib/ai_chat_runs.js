@@ -5,7 +5,7 @@ import { Connections, needsPreload } from './connections.js';
 import { Database } from './database.js';
 import { Doubts } from './doubts.js';
 import { ClosedError, RunAlreadyActiveError, RunNotFinalizedError } from './errors.js';
-import { isInDoubt, isSqlState, isTransient } from './failures.js';
+import { isInDoubt, isSqlState, isTransient, wordsOf } from './failures.js';
 import { Heartbeat } from './heartbeat.js';
 import { LocalRuns, sameId } from './local_runs.js';
 import { deadlineAfter, now, Pauses, sleep, within } from './pauses.js';
@@ -21,8 +21,14 @@ const AWAIT_RUN = 'CALL ai_chat_run.await_run($1, $2, $3::interval, NULL, NULL)'
 // A wait is asked for in slices, so that a server that is gone without a word is noticed.
 const SLICE = 30_000;
 
+// For what close() has to write itself.
+const LAST_TIME = 2000;
+
 // A user who stops a run of this process shall not wait for a server that does not answer. Else the row is told first.
 const STOP_TIME = 1000;
+
+// Known here as well: what the server could never write must not be held for it while it is away.
+const TURN_STATUSES = new Set(['completed', 'error', 'aborted']);
 
 const silent = () => {};
 
@@ -34,7 +40,7 @@ const interval = (ms) => `${Math.floor(ms)} ms`;
 function errorText(error) {
 	if (error === undefined || error === null)
 		return null;
-	return String(error instanceof Error ? error.message : error).replaceAll('\0', '\uFFFD');
+	return String(error instanceof Error ? wordsOf(error) : error).replaceAll('\0', '\uFFFD');
 }
 
 function toRun(row) {
@@ -63,6 +69,7 @@ export class AiChatRuns {
 	#logger;
 	#database;
 	#waits;
+	#supersedes;
 	#clock = new ServerClock();
 	#runs = new LocalRuns();
 	#doubts;
@@ -79,13 +86,20 @@ export class AiChatRuns {
 			throw new TypeError('runner must be a name of 1 to 127 bytes, another one for each process');
 		this.#runner = runner;
 		this.#patience = patience;
-		this.#logger = Object.fromEntries(['debug', 'info', 'warn', 'error'].map((level) =>
-			[level, (message) => (logger[level] ?? silent).call(logger, `ai_chat_run: ${message}`)]));
+		this.#logger = Object.fromEntries(['debug', 'info', 'warn', 'error'].map((level) => [level, (message) => {
+			try {
+				logger[level]?.(`ai_chat_run: ${message}`);
+			} catch {
+				// A line that cannot be logged is no reason to lose a run.
+			}
+		}]));
 
 		const connections = new Connections(pool, direct, `ai_chat_run ${runner}`.slice(0, 63));
 		const shared = { runner, runs: this.#runs, logger: this.#logger };
 		this.#database = new Database(pool, this.#logger, tryTime);
 		this.#waits = new Waits(connections);
+		// Who waits for ends keeps nobody from making one.
+		this.#supersedes = new Waits(connections);
 		this.#doubts = new Doubts({ ...shared, database: this.#database });
 		this.#heartbeat = new Heartbeat({
 			...shared, database: this.#database, interval: heartbeatInterval, afterwards: () => this.#catchUp() });
@@ -138,13 +152,17 @@ export class AiChatRuns {
 			return true;
 		} catch (error) {
 			this.#runs.delete(run);
-			if (doubt.exists) {
-				this.#doubts.add(run.chatId, run.workspaceId);
-				this.#heartbeat.start();
-			}
+			if (doubt.exists && !isRefusal(error))
+				this.#lookLater(run.chatId, run.workspaceId);
 			throw error.code === 'RN409' && !(error instanceof RunAlreadyActiveError)
 				? new RunAlreadyActiveError(run.chatId, undefined, { cause: error }) : error;
 		}
+	}
+
+	/** A run of ours may be in that chat, or come yet, that nobody executes. */
+	#lookLater(chatId, workspaceId) {
+		this.#doubts.add(chatId, workspaceId);
+		this.#heartbeat.start();
 	}
 
 	async #isOver(run, deadline) {
@@ -186,28 +204,35 @@ export class AiChatRuns {
 		const lastTry = deadline + this.#patience;
 		const pauses = new Pauses(50, 3000);
 		let inDoubt = false;
+		const closing = this.#supersedes.signal;
 		for (;;) {
+			let row;
 			try {
-				const row = await this.#waits.call(SUPERSEDE, (left) => [...values, interval(left), force],
+				row = await this.#supersedes.call(SUPERSEDE, (left) => [...values, interval(left), force],
 					{ deadline, settings: { 'ai_chat_run.runner': this.#runner } });
-				return this.#superseded(row.outcome, row.run_id, chatId, workspaceId);
+				if (!inDoubt || row.outcome === 'superseded' || row.outcome === 'began')
+					return this.#superseded(row.outcome, row.run_id, chatId, workspaceId);
 			} catch (error) {
-				inDoubt ||= isInDoubt(error) || this.#waits.signal.aborted;
+				inDoubt ||= isInDoubt(error) || closing.aborted;
 				const pause = pauses.next();
-				if (this.#waits.signal.aborted || !isTransient(error) || now() + pause >= lastTry) {
+				if (closing.aborted || !isTransient(error) || now() + pause >= lastTry) {
 					if (inDoubt)
-						this.#doubts.add(chatId, workspaceId);
-					this.#heartbeat.start();
+						this.#lookLater(chatId, workspaceId);
 					throw error.code === 'RN409' ? new RunAlreadyActiveError(chatId, undefined, { cause: error }) : error;
 				}
-				this.#logger.warn(`could not supersede a run of chat ${chatId}: ${error.message}; trying again`);
-				await sleep(pause, { signal: this.#waits.signal });
+				this.#logger.warn(`could not supersede a run of chat ${chatId}: ${wordsOf(error)}; trying again`);
+				await sleep(pause, { signal: closing });
 			}
-			// It may be done, and only the answer be lost. Under our name, only this process begins runs.
+			// It may be done, and only the answer be lost; a mismatch may be with our own. Under our name, only this process
+			// begins runs.
 			if (inDoubt) {
 				const active = await this.getActiveForChat(chatId, workspaceId).catch(silent);
 				if (active?.runner === this.#runner && sameId(active.id) !== sameId(values[1]) && !this.#runs.get(active.id))
 					return this.#superseded('superseded', active.id, chatId, workspaceId);
+			}
+			if (row) {
+				this.#lookLater(chatId, workspaceId);
+				return this.#superseded(row.outcome, row.run_id, chatId, workspaceId);
 			}
 		}
 	}
@@ -236,12 +261,14 @@ export class AiChatRuns {
 		try {
 			return (await this.#database.once(text, values)).rows[0];
 		} catch (error) {
-			this.#logger.warn(`${what}: ${error.message}`);
+			this.#logger.warn(`${what}: ${wordsOf(error)}`);
 			return undefined;
 		}
 	}
 
 	async finalizeRun(runId, workspaceId, turnStatus, error, { signal, timeout } = {}) {
+		if (!TURN_STATUSES.has(turnStatus))
+			throw Object.assign(new RangeError(`unknown turn status "${turnStatus}"`), { code: '22023' });
 		const decision = { turnStatus, error: errorText(error) };
 		const options = { deadline: deadlineAfter(timeout), signal };
 		const run = this.#runs.get(runId, workspaceId);
@@ -280,10 +307,18 @@ export class AiChatRuns {
 
 	/** `deadline` null: one try, of which nobody needs to hear. */
 	async #writeEnd(runId, workspaceId, { turnStatus, error }, { deadline, signal }) {
-		const values = [runId, workspaceId, turnStatus, error];
+		const write = (text) => {
+			const values = [runId, workspaceId, turnStatus, text];
+			return deadline === null ? this.#database.once(FINALIZE, values)
+				: this.#database.again(FINALIZE, values, { deadline, signal, what: `could not finalize run ${runId}` });
+		};
 		try {
-			const { rows } = await (deadline === null ? this.#database.once(FINALIZE, values)
-				: this.#database.again(FINALIZE, values, { deadline, signal, what: `could not finalize run ${runId}` }));
+			const { rows } = await write(error).catch((failure) => {
+				// A database of an old encoding does not know each letter. The run ends all the same.
+				if (failure.code !== '22P05')
+					throw failure;
+				return write(error.replace(/[^\0-\x7f]/gu, '?'));
+			});
 			if (rows[0].outcome === 'deferred')
 				this.#logger.warn(`the end of run ${runId} is deferred: the server will write it when it can`);
 			return rows[0].outcome;
@@ -291,7 +326,7 @@ export class AiChatRuns {
 			if (isRefusal(failure))
 				throw failure;
 			if (deadline !== null)
-				this.#logger.error(`run ${runId} left NON-TERMINAL ('running'): ${failure.message}`);
+				this.#logger.error(`run ${runId} left NON-TERMINAL ('running'): ${wordsOf(failure)}`);
 			throw new RunNotFinalizedError(runId, { cause: failure });
 		}
 	}
@@ -353,12 +388,14 @@ export class AiChatRuns {
 		const pauses = new Pauses(50, 3000);
 		let polls = false;
 		do {
+			// Where many wait, the others look.
+			const looks = polls || this.#waits.full;
 			try {
-				const settled = polls ? await this.#lookSettled(runId, workspaceId) : await this.#waits.call(AWAIT_RUN,
+				const settled = looks ? await this.#lookSettled(runId, workspaceId) : await this.#waits.call(AWAIT_RUN,
 					(left) => [runId, workspaceId, interval(left)], { deadline: Math.min(deadline, now() + SLICE) });
 				if (settled.status !== null)
 					return { status: settled.status, error: settled.error };
-				if (!polls)
+				if (!looks)
 					continue;
 			} catch (error) {
 				if (!needsPreload(error) && !isTransient(error))
@@ -392,12 +429,16 @@ export class AiChatRuns {
 		await null;
 		for (const run of this.#runs.all())
 			run.fire('closed');
+		this.#heartbeat.now();
 		await within(this.#runs.empty(), timeout, silent).catch(silent);
 		const closed = { turnStatus: 'aborted', error: 'The process was closed.' };
-		await Promise.all(this.#runs.all().filter((run) => run.state === 'running').map((run) =>
-			this.#finalize(run, closed, { deadline: now() + 2000 }).catch(silent)));
+		const left = this.#runs.all().filter((run) => run.state === 'running' || run.decision);
+		await Promise.all(left.map((run) => within(
+			run.finalizing ?? this.#finalize(run, run.decision ?? closed, { deadline: now() + LAST_TIME }), LAST_TIME, silent)
+			.catch(silent)));
 		this.#database.close();
 		this.#waits.close(new ClosedError());
+		this.#supersedes.close(new ClosedError());
 		await Promise.all([this.#heartbeat.close(), this.#watch.close()]);
 	}
 

@@ -2,7 +2,7 @@
 // is answered. What is asked again here is safe to ask again: the row decides.
 import { setMaxListeners } from 'node:events';
 import { ClosedError } from './errors.js';
-import { isInDoubt, isTransient, TimeoutError } from './failures.js';
+import { isInDoubt, isTransient, TimeoutError, wordsOf } from './failures.js';
 import { now, Pauses, sleep, within } from './pauses.js';
 
 const ignore = () => {};
@@ -36,8 +36,11 @@ export class Database {
 		listenTo(pool);
 	}
 
-	/** One try. Through the pool as it is; the connection goes back to it, or is thrown away if it may be of no use. */
-	async once(text, values, { ms = Infinity, signal = this.#closed.signal } = {}) {
+	/**
+	 * One try. Through the pool as it is; the connection goes back to it, or is thrown away if it may be of no use.
+	 * `doubt.exists` is set if the statement may have been carried out without our knowledge.
+	 */
+	async once(text, values, { ms = Infinity, signal = this.#closed.signal, doubt = {} } = {}) {
 		if (this.#closed.signal.aborted || this.#pool.ending)
 			throw new ClosedError();
 		const until = now() + Math.min(ms, this.#tryTime);
@@ -47,7 +50,9 @@ export class Database {
 			return await within(client.query(text, values), until - now(),
 				() => new TimeoutError('the server did not answer in time', true), signal);
 		} catch (error) {
+			// Stopped by its caller in the middle of a statement, too, nobody knows.
 			lost = isInDoubt(error) || signal.aborted;
+			doubt.exists ||= lost;
 			throw error;
 		} finally {
 			client.release(lost);
@@ -76,22 +81,20 @@ export class Database {
 
 	/**
 	 * Tries until there is an answer, an error that another try does not cure, or the deadline. `doubt.exists` is set as soon
-	 * as one of the tries may have been carried out without our knowledge.
+	 * as one of the tries may have been carried out.
 	 */
-	async again(text, values, { deadline, signal, doubt = {}, what }) {
+	async again(text, values, { deadline, signal, doubt, what }) {
 		const stop = signal ? anyOf(signal, this.#closed.signal) : { signal: this.#closed.signal, release: ignore };
 		const pauses = new Pauses(50, 3000);
 		try {
 			for (;;) {
 				try {
-					return await this.once(text, values, { ms: deadline - now(), signal: stop.signal });
+					return await this.once(text, values, { ms: deadline - now(), signal: stop.signal, doubt });
 				} catch (error) {
-					// Stopped by its caller in the middle of a statement, too, nobody knows.
-					doubt.exists ||= stop.signal.aborted || isInDoubt(error);
 					const pause = pauses.next();
 					if (stop.signal.aborted || !isTransient(error) || now() + pause >= deadline)
 						throw error;
-					this.#logger.warn(`${what}: ${error.message}; trying again`);
+					this.#logger.warn(`${what}: ${wordsOf(error)}; trying again`);
 					await sleep(pause, { signal: stop.signal });
 					if (stop.signal.aborted)
 						throw error;

@@ -34,6 +34,11 @@ export function isTransient(error) {
 	return !isMistake(error) && error?.name !== 'AbortError' && error?.name !== 'ClosedError';
 }
 
+/** What a failure says. Node's of a name with several addresses, none of which answers, has its words in its parts. */
+export function wordsOf(error) {
+	return error.message || error.errors?.map(wordsOf).join(', ') || error.code || String(error);
+}
+
 /** Is it unknown whether the statement that failed so was carried out? */
 export function isInDoubt(error) {
 	if (error instanceof TimeoutError)

@@ -1,5 +1,6 @@
 // One heartbeat for all runs of the process. It says that they are alive, and hears of what happened to them: the second
 // way to learn of a stop, and the only one to learn that somebody else has ended a run.
+import { wordsOf } from './failures.js';
 import { sleep } from './pauses.js';
 
 // In one statement. Without preloading a heartbeat writes, and the batch's row locks are held until its end.
@@ -73,7 +74,7 @@ export class Heartbeat {
 			return await this.#afterwards();
 		} catch (error) {
 			if (!this.#failing && !this.#stopped.signal.aborted)
-				this.#logger.warn(`heartbeat: ${error.message}; the next one will tell`);
+				this.#logger.warn(`heartbeat: ${wordsOf(error)}; the next one will tell`);
 			this.#failing = true;
 			return true;
 		}

@@ -33,7 +33,7 @@ export interface AiChatRunsOptions {
 	incarnation?: string;
 	/** Milliseconds between two heartbeats, 5000 by default. */
 	heartbeatInterval?: number;
-	/** For how many milliseconds a begin, a stop or a look is repeated while the server is away; 10000 by default. */
+	/** Milliseconds that a begin, a stop or a look may take, repeated while the server is away; 10000 by default. */
 	patience?: number;
 	/** For how many milliseconds a single try waits for a connection and its answer; 15000 by default. */
 	tryTime?: number;
@@ -150,5 +150,8 @@ export class RunnerNotReadyError extends Error {
 	constructor(runner: string, options?: { cause?: unknown });
 	readonly runner: string;
 }
+
+/** A connection, or an answer, did not come in time. */
+export class TimeoutError extends Error {}
 
 export class ClosedError extends Error {}

@@ -10,15 +10,19 @@ export class ServerClock {
 	#askedAt = -Infinity;
 	#last = 0;
 
-	/** Asks the server for its time, unless that was done a short while ago. */
+	/** Asks the server for its time. On each new connection, too: while a machine sleeps, the monotonic clock stands still. */
 	async ask(client) {
 		const before = now();
-		if (before - this.#askedAt < RESYNC)
-			return;
 		const { rows } = await client.query('SELECT extract(epoch FROM clock_timestamp()) * 1000 AS ms');
 		const after = now();
 		this.#offset = Number(rows[0].ms) - (before + after) / 2;
 		this.#askedAt = after;
+	}
+
+	/** Asks it again, unless that was done a short while ago. */
+	async askAgain(client) {
+		if (now() - this.#askedAt >= RESYNC)
+			await this.ask(client);
 	}
 
 	/** Milliseconds since 1970 by the server's clock; each call gives a later one. */

@@ -5,7 +5,7 @@
 // library is not preloaded it listens to notifications, and the heartbeat asks for what was missed.
 import { ClosedError, RunnerNotReadyError } from './errors.js';
 import { needsPreload, uuids } from './connections.js';
-import { isTransient, TimeoutError } from './failures.js';
+import { isTransient, TimeoutError, wordsOf } from './failures.js';
 import { now, Pauses, sleep, within } from './pauses.js';
 
 // How long a wait is, and how late its answer may be before the connection counts as lost.
@@ -123,8 +123,8 @@ export class StopWatch {
 
 	#noteFailure(error) {
 		// Once for each kind of trouble in a row, not for each try.
-		if (this.#failure?.message !== error.message)
-			this.#logger.warn(`runner "${this.#runner}" is not connected: ${error.message}; trying again`);
+		if (!this.#failure || wordsOf(this.#failure) !== wordsOf(error))
+			this.#logger.warn(`runner "${this.#runner}" is not connected: ${wordsOf(error)}; trying again`);
 		this.#failure = error;
 		this.#become('lost');
 	}
@@ -164,17 +164,18 @@ export class StopWatch {
 			const { rows } = await this.#quietly(Promise.race([call, lost]), WAIT + LATE);
 			for (const id of uuids(rows[0].run_ids))
 				this.#runs.stop(id);
-			await this.#clock.ask({ query: ask });
+			await this.#clock.askAgain({ query: ask });
 		}
 	}
 
 	/** Notifications come by themselves; an answer now and then shows that the connection is alive. */
 	async #listen({ ask, lost }) {
+		const over = new AbortController();
+		lost.catch(() => over.abort());
 		for (;;) {
-			await Promise.race([sleep(WAIT, { signal: this.#closing.signal, quiet: true }), lost]);
-			this.#closing.signal.throwIfAborted();
-			await ask('SELECT');
-			await this.#clock.ask({ query: ask });
+			await sleep(WAIT, { signal: over.signal, quiet: true });
+			await (over.signal.aborted ? lost : ask('SELECT'));
+			await this.#clock.askAgain({ query: ask });
 		}
 	}
 

@@ -33,6 +33,11 @@ export class Waits {
 		}
 	}
 
+	/** Would a call have to wait for its turn? */
+	get full() {
+		return this.#open >= AT_ONCE;
+	}
+
 	close(reason) {
 		this.#closing.abort(reason);
 	}

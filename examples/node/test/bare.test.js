@@ -60,6 +60,21 @@ test('a stop while nobody listened is told when somebody does again', async () =
 	await here.finalizeRun(runId, workspaceId, 'aborted');
 });
 
+test('a connection that is lost again and again leaves nothing behind', async () => {
+	const warnings = [];
+	const hear = (warning) => warnings.push(warning.message);
+	process.on('warning', hear);
+	const pid = () => server.admin(`SELECT pid FROM pg_stat_activity
+		WHERE application_name = 'ai_chat_run here' AND query LIKE 'LISTEN%'`);
+	for (let i = 0; i < 12; i++) {
+		const before = await until(pid, 'the session that listens');
+		await server.admin('SELECT pg_terminate_backend($1, 60000)', [before]);
+	}
+	await until(pid);
+	process.off('warning', hear);
+	assert.deepEqual(warnings, []);
+});
+
 test('a stop, and an end, that a step or the heartbeat tells', async () => {
 	const stepping = await here.beginRun({ chatId: randomUUID(), workspaceId });
 	const beating = await there.beginRun({ chatId: randomUUID(), workspaceId });

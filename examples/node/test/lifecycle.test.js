@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { after, before, test } from 'node:test';
+import pg from 'pg';
 import { AiChatRuns, ClosedError, RunAlreadyActiveError, RunStoppedError } from '../lib/index.js';
 import { aborted, memory, Server, until } from './server.js';
 
@@ -134,6 +135,20 @@ test('what is no turn status is refused, and the run goes on', async () => {
 	assert.equal((await here.getRun(runId, workspaceId)).error, 'a \uFFFD byte');
 });
 
+test('words that the database cannot hold do not keep a run from ending', async () => {
+	await server.admin(`CREATE DATABASE western TEMPLATE template0 ENCODING 'LATIN1'`);
+	const admin = new pg.Client(server.options({ user: 'postgres', database: 'western' }));
+	await admin.connect();
+	await admin.query(`CREATE EXTENSION ai_chat_run; SELECT ai_chat_run.grant_app_access('chat_app')`);
+	await admin.end();
+	const runs = new AiChatRuns({ pool: server.pool({ database: 'western' }), runner: 'western', logger: memory() });
+	const { runId } = await runs.beginRun({ chatId: randomUUID(), workspaceId });
+	assert.equal(await runs.finalizeRun(runId, workspaceId, 'error', 'the model said \u201cno\u201d'), 'finalized');
+	const { status, error } = await runs.getRun(runId, workspaceId);
+	assert.deepEqual([status, error], ['failed', 'the model said ?no?']);
+	await runs.close();
+});
+
 test('a locked row defers the end, which is written later', async () => {
 	const { runId, signal } = await begin();
 	const client = await server.pool({ user: 'postgres' }).connect();
@@ -167,6 +182,25 @@ test('waiting for the end', async () => {
 	for (const settled of await Promise.all(waits))
 		assert.deepEqual(settled, { status: 'failed', error: 'no model' });
 	assert.deepEqual(await there.awaitSettled(randomUUID(), workspaceId), { status: 'not_found', error: null });
+});
+
+test('many who wait keep nobody from hearing, and from superseding', async () => {
+	const held = await Promise.all(Array.from({ length: 5 }, () => begin()));
+	const waits = held.map(({ runId }) => there.awaitSettled(runId, workspaceId, { timeout: 600_000 }));
+	await until(() => server.admin(`SELECT count(*) = 5 FROM pg_stat_activity
+		WHERE application_name = 'ai_chat_run there' AND query LIKE '%await_run%'`), 'five to wait');
+	const chatId = randomUUID();
+	const ended = await begin({ chatId });
+	const settled = there.awaitSettled(ended.runId, workspaceId);
+	await here.finalizeRun(ended.runId, workspaceId, 'completed');
+	assert.deepEqual(await settled, { status: 'succeeded', error: null });
+	const { outcome, runId } = await there.supersedeRun({ chatId, targetRunId: ended.runId, workspaceId });
+	assert.equal(outcome, 'began');
+	await there.finalizeRun(runId, workspaceId, 'completed');
+	for (const { runId: id } of held)
+		await here.finalizeRun(id, workspaceId, 'completed');
+	for (const { status } of await Promise.all(waits))
+		assert.equal(status, 'succeeded');
 });
 
 test('superseding a run of another process', async () => {

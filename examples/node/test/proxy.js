@@ -32,6 +32,16 @@ export class Proxy {
 		return this.#rule(text, 'swallow');
 	}
 
+	/** Once: the statement that contains this text arrives, its client is hung up on, and the server does not notice. */
+	strand(text) {
+		return this.#rule(text, 'strand');
+	}
+
+	/** Once: the statement that contains this text is held back. Resolves with a function that lets it go on. */
+	hold(text) {
+		return this.#rule(text, 'hold');
+	}
+
 	/** Resolves when it has happened. */
 	#rule(text, what) {
 		return new Promise((resolve) => {
@@ -63,6 +73,7 @@ export class Proxy {
 		const server = net.connect(this.#target);
 		const pair = { client, server };
 		let rule;
+		let held;
 		this.#pairs.add(pair);
 		client.on('data', (data) => {
 			const text = data.toString('latin1');
@@ -71,8 +82,23 @@ export class Proxy {
 				[rule] = this.#rules.splice(index, 1);
 			if (rule?.what === 'swallow')
 				rule.resolve();
+			else if (rule?.what === 'hold' && index >= 0)
+				held = [data];
+			else if (held)
+				held.push(data);
 			else
 				server.write(data);
+			if (rule?.what === 'hold' && index >= 0) {
+				rule.resolve(() => {
+					held.splice(0).forEach((piece) => server.write(piece));
+					held = undefined;
+				});
+			}
+			// It ends with the message Sync: all of it is there.
+			if (rule?.what === 'strand' && data.at(-5) === 0x53) {
+				client.destroy();
+				rule.resolve();
+			}
 		});
 		server.on('data', (data) => {
 			if (rule?.what !== 'lose') {
@@ -88,6 +114,8 @@ export class Proxy {
 		for (const [from, to] of [[client, server], [server, client]]) {
 			from.on('error', () => {});
 			from.on('close', () => {
+				if (rule?.what === 'strand' && from === client)
+					return;
 				to.destroy();
 				this.#pairs.delete(pair);
 			});

@@ -3,6 +3,8 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { after, before, beforeEach, afterEach, test } from 'node:test';
+import pg from 'pg';
+import { Database } from '../lib/database.js';
 import { AiChatRuns, RunNotFinalizedError, RunnerNotReadyError } from '../lib/index.js';
 import { Proxy } from './proxy.js';
 import { aborted, memory, Server, until } from './server.js';
@@ -91,6 +93,10 @@ test('a begin that is given up, and was carried out', async () => {
 	const runs = open({ patience: 2000, heartbeatInterval: 20 });
 	const chatId = randomUUID();
 	await runs.start();
+	// What the server refuses has not begun, whatever was lost before: it must not be in the way of what follows.
+	const refused = proxy.loseAnswer('try_begin_run');
+	await assert.rejects(begin(runs, 'no uuid'), { code: '22P02' });
+	await refused;
 	const lost = proxy.loseAnswer('try_begin_run').then(() => {
 		proxy.refuses = true;
 	});
@@ -137,6 +143,22 @@ test('a supersede whose answer is lost', async () => {
 	assert.ok(runs.isLocallyActive(runId));
 	assert.equal((await other.getActiveForChat(chatId, workspaceId)).id, runId);
 	assert.equal(await countOf(chatId), 2);
+	await runs.finalizeRun(runId, workspaceId, 'completed');
+});
+
+test('a supersede whose connection is lost, and which is carried out later', async () => {
+	const runs = open({ direct: server.options({ host: proxy.dir }) });
+	const chatId = randomUUID();
+	const old = await begin(other, chatId);
+	const held = proxy.strand('CALL ai_chat_run.supersede_run').then(() => proxy.hold('set_config($1'));
+	const superseding = runs.supersedeRun({ chatId, targetRunId: old.runId, workspaceId, timeout: 600_000 });
+	const goOn = await held;
+	await other.finalizeRun(old.runId, workspaceId, 'completed');
+	const begun = await until(() => other.getActiveForChat(chatId, workspaceId), 'the first call to begin a run');
+	goOn();
+	const { outcome, runId } = await superseding;
+	assert.deepEqual([outcome, runId], ['superseded', begun.id]);
+	assert.ok(runs.isLocallyActive(runId));
 	await runs.finalizeRun(runId, workspaceId, 'completed');
 });
 
@@ -224,6 +246,44 @@ test('a stop of the process\'s own, with no server to tell', async () => {
 		assert.equal(await runs.finalizeRun(id, workspaceId, 'aborted'), 'finalized');
 });
 
+test('what the server could never write is not held', async () => {
+	const runs = open();
+	const { runId } = await begin(runs);
+	proxy.refuses = true;
+	proxy.cut();
+	await assert.rejects(runs.finalizeRun(runId, workspaceId, 'done', undefined, { timeout: 0 }), { code: '22023' });
+	proxy.refuses = false;
+	assert.equal(await runs.finalizeRun(runId, workspaceId, 'completed'), 'finalized');
+});
+
+test('what is decided is written before the process is closed', async () => {
+	for (const timeout of [0, 3_600_000]) {
+		const runs = open();
+		const { runId } = await begin(runs);
+		proxy.refuses = true;
+		proxy.cut();
+		await assert.rejects(runs.finalizeRun(runId, workspaceId, 'completed', undefined, { timeout: 0 }), RunNotFinalizedError);
+		proxy.refuses = false;
+		await runs.close({ timeout });
+		assert.equal(await statusOf(runId), 'succeeded');
+	}
+});
+
+test('a logger that fails stops nothing', async () => {
+	const fail = () => {
+		throw new Error('no logger');
+	};
+	const runs = open({ logger: { debug: fail, info: fail, warn: fail, error: fail } });
+	const { runId, signal } = await begin(runs);
+	const pid = await terminateWatcher(runs);
+	await until(async () => ![undefined, pid].includes(await server.admin(watcherOf(runs))), 'another session');
+	await other.requestStop(runId, workspaceId);
+	assert.equal((await aborted(signal)).why, 'stop');
+	const lost = proxy.loseAnswer('finalize_run');
+	assert.equal(await runs.finalizeRun(runId, workspaceId, 'aborted'), 'already_finalized');
+	await lost;
+});
+
 test('two processes of one name', async () => {
 	const first = open({ runner: 'twin' });
 	const second = open({ runner: 'twin', patience: 100 });
@@ -257,6 +317,26 @@ test('a pool that has nothing left', async () => {
 	const ending = runs.finalizeRun(runId, workspaceId, 'aborted');
 	client.release();
 	assert.equal(await ending, 'finalized');
+});
+
+test('a begin that gets no connection has not begun', async () => {
+	const full = new Error('timeout exceeded when trying to connect');
+	const database = new Database({ connect: (done) => done(full), on() {} }, memory(), 1000);
+	const doubt = {};
+	await assert.rejects(database.again('SELECT', [], { deadline: performance.now(), doubt, what: 'could not ask' }), full);
+	assert.ok(!doubt.exists);
+});
+
+test('errors without a message', async () => {
+	// What Node makes of a name with several addresses, none of which answers.
+	const refused = new AggregateError([new Error('connect ECONNREFUSED ::1:5432'), new Error('and 127.0.0.1')], '');
+	const pool = { connect: (done) => done(refused), on() {}, Client: pg.Client, options: {} };
+	const runs = open({ pool, patience: 3_600_000 });
+	const asked = assert.rejects(runs.getRun(randomUUID(), workspaceId), AggregateError);
+	const line = await until(() => runs.lines.find((one) => one.includes('could not ask')));
+	await runs.close();
+	await asked;
+	assert.match(line, /could not ask: connect ECONNREFUSED ::1:5432, and 127.0.0.1; trying again/);
 });
 
 test('a server that restarts, and keeps the runs of those who come back', async () => {
