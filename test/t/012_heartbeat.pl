@@ -104,6 +104,13 @@ $node->safe_psql('postgres', "COMMIT PREPARED 'begin'");
 is(heartbeat($prepared) . ' ' . is_locally_active($prepared), 'continue t', 'and then committed');
 $client->query_safe("BEGIN; SELECT ai_chat_run.finalize_run('$prepared', '$WS', 'completed'); PREPARE TRANSACTION 'end'");
 is(heartbeat($prepared) . ' ' . is_locally_active($prepared), 'continue t', 'an end that is prepared');
+
+# The worker's first visit finds that there is none which is older than the server; from then on what is not known is not ours.
+wait_until($node, 'postgres',
+	'SELECT boot_sweep_done_at IS NOT NULL AND NOT working FROM ai_chat_run.workers WHERE datname = current_database()');
+my (undef, undef, $err) = $node->psql('postgres', "CREATE ROLE stranger; SET ROLE stranger; COMMIT PREPARED 'end'");
+like($err, qr/permission denied to finish prepared transaction/, 'that somebody may not commit');
+is(heartbeat($prepared) . ' ' . is_locally_active($prepared), 'continue t', 'and so did not');
 $node->safe_psql('postgres', "COMMIT PREPARED 'end'");
 is(heartbeat($prepared) . ' ' . is_locally_active($prepared), 'finalized f', 'and then committed');
 $node->safe_psql('postgres', "UPDATE $RUNS SET status = 'failed', finished_at = now() WHERE id = '$run'");
