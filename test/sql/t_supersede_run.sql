@@ -228,7 +228,7 @@ SELECT * FROM runs WHERE chat_id = :'c3';
 DELETE FROM ai_chat_run.ai_chat_runs WHERE chat_id = :'c3';
 
 -- a cancel ends the wait; the target has been told, and the slot is not kept
-SET statement_timeout = '50 ms';
+SET statement_timeout = '1 s';
 CALL ai_chat_run.supersede_run(:'c1', :'r1', :'w', timeout => '1 day');
 \echo :SQLSTATE
 RESET statement_timeout;
